@@ -1,0 +1,54 @@
+# make run   the agent on ./.boreas with the example apps        make stop   remove those apps
+# make check format, lint, types, layers                         make test   all tests
+VENV ?= .venv
+PORT ?= 8081
+ARGS ?=
+BIN := $(abspath $(VENV))/bin
+LOCK := uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+
+.PHONY: run stop clean-run check format test bench wheel lock clean
+
+run: $(VENV)/.run
+	@BIN="$(BIN)" PORT="$(PORT)" exec deploy/demo run
+
+stop clean-run: $(VENV)/.run
+	@BIN="$(BIN)" PORT="$(PORT)" exec deploy/demo stop
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(VENV)/.dev
+	tests/install-engine.sh
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+wheel: $(VENV)/.run
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --wheel-dir dist .
+	@ls dist
+
+# Needs uv. The pinned versions move only where pyproject.toml asks for it; add ARGS=--upgrade to move them all.
+lock:
+	$(LOCK) $(ARGS) pyproject.toml --output-file requirements/run.txt
+	$(LOCK) $(ARGS) --extra dev --constraint requirements/run.txt pyproject.toml --output-file requirements/dev.txt
+	echo setuptools | $(LOCK) $(ARGS) --constraint requirements/dev.txt - --output-file requirements/build.txt
+
+$(VENV)/.run: requirements/build.txt requirements/run.txt pyproject.toml
+	deploy/make-venv $(VENV) requirements/run.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/build.txt requirements/dev.txt pyproject.toml
+	deploy/make-venv $(VENV) requirements/dev.txt
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

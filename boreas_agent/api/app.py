@@ -1,0 +1,69 @@
+"""The application: routes, and the one middleware around all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from boreas_agent.api.access import READING, Network, Peer, check_change, peers
+from boreas_agent.api.handlers import Handlers
+from boreas_agent.api.incoming import MAX_BODY, expect
+from boreas_agent.api.problems import answer
+
+if TYPE_CHECKING:
+    from boreas_agent.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """What the API needs to know of the configuration: from where changes are accepted."""
+
+    trusted_networks: tuple[Network, ...]
+
+
+def create_app(store: Store, reconciler_wake: Callable[[str], None], ready: Callable[[], bool], settings: ApiSettings) -> web.Application:
+    """The API of an agent; ``reconciler_wake`` is told of every app whose desired state was changed, after the commit."""
+    look = peers(settings.trusted_networks)
+    handlers = Handlers(store, reconciler_wake, ready, look)
+    app = web.Application(middlewares=[_guard(look)], client_max_size=MAX_BODY)
+    for method, path, handler in _routes(handlers):
+        app.router.add_route(method, path, handler, expect_handler=expect)
+        if method == "GET":
+            app.router.add_route("HEAD", path, handler, expect_handler=expect)
+    app.on_shutdown.append(handlers.close)
+    return app
+
+
+def _routes(to: Handlers) -> tuple[tuple[str, str, Handler], ...]:
+    return (
+        ("POST", "/v1/apply", to.apply),
+        ("GET", "/v1/status", to.status),
+        ("GET", "/v1/status/{app}", to.app_status),
+        ("GET", "/v1/health", to.health),
+        ("GET", "/v1/ready", to.readiness),
+        ("DELETE", "/v1/apps/{app}", to.remove),
+        ("POST", "/v1/apps/{app}/restart", to.restart),
+        ("POST", "/v1/apps/{app}/hold", to.hold),
+        ("POST", "/v1/apps/{app}/release", to.release),
+        ("GET", "/v1/apps/{app}/revisions", to.revisions),
+    )
+
+
+def _guard(look: Callable[[str | None], Peer]) -> Middleware:
+    """One layer for both, because each costs every request a few microseconds: access first, then errors to answers."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            # A path or method that does not exist changes nothing: saying so helps more than 403 or 415.
+            if request.method not in READING and request.match_info.http_exception is None:
+                check_change(request, look(request.remote))
+            return await handler(request)
+        except Exception as error:  # noqa: BLE001  # the last line: whatever it is, the answer is problem+json
+            return answer(request, error)
+
+    return guard

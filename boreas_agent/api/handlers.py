@@ -1,0 +1,121 @@
+"""The endpoints: each parses, calls the store, wakes the reconciler and renders; nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from boreas_agent.api import render
+from boreas_agent.api.access import Peer
+from boreas_agent.api.incoming import HoldRequest, NoOptions, app_name, json_body, options, wait_seconds, whole_number
+from boreas_agent.api.problems import problem
+from boreas_agent.api.waiting import until_settled
+from boreas_agent.errors import CannotRecord, NotFound
+from boreas_agent.spec import parse_submission
+from boreas_agent.store.values import Receipt
+
+if TYPE_CHECKING:
+    from boreas_agent.store.store import Store
+
+SERVICE = "operator-pm-agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """All endpoints and what they need."""
+
+    store: Store
+    wake: Callable[[str], None]
+    ready: Callable[[], bool]
+    peer: Callable[[str | None], Peer]
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # the agent is stopping: hold no answer back
+
+    # --- desired state ---------------------------------------------------------------------------
+
+    async def apply(self, request: web.Request) -> web.Response:
+        wait = wait_seconds(request)
+        submission = parse_submission(await json_body(request))
+        receipt = await self.store.apply(submission, self._by(request))
+        return await self._recorded(request, receipt, wait)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        app, wait = app_name(request), wait_seconds(request)
+        await options(request, NoOptions)
+        receipt = await self.store.remove(app, self._by(request))
+        return await self._recorded(request, receipt, wait)
+
+    async def restart(self, request: web.Request) -> web.Response:
+        app, wait = app_name(request), wait_seconds(request)
+        await options(request, NoOptions)
+        receipt = await self.store.restart(app, self._by(request))
+        return await self._recorded(request, receipt, wait)
+
+    async def hold(self, request: web.Request) -> web.Response:
+        app = app_name(request)
+        asked = await options(request, HoldRequest)
+        receipt = await self.store.hold(app, self._by(request), asked.reason, asked.seconds)
+        return await self._recorded(request, receipt, None)
+
+    async def release(self, request: web.Request) -> web.Response:
+        app = app_name(request)
+        await options(request, NoOptions)
+        receipt = await self.store.release(app, self._by(request))
+        return await self._recorded(request, receipt, None)
+
+    # --- how it is -------------------------------------------------------------------------------
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return render.ok(render.node_status(self.store.heads))
+
+    async def app_status(self, request: web.Request) -> web.Response:
+        name = app_name(request)
+        head = self.store.head(name)
+        if head is None:
+            raise NotFound(f"there is no app named {name!r}")
+        return render.ok(render.app_status(head))
+
+    async def revisions(self, request: web.Request) -> web.Response:
+        name = app_name(request)
+        limit = whole_number(request, "limit", default=50, most=500) or 50
+        before = whole_number(request, "before", default=None, most=2**62)
+        rows = await self.store.revisions(name, limit, before)
+        if not rows and await self.store.newest(name) == 0:
+            raise NotFound(f"there is and was no app named {name!r}")
+        return render.ok(render.revisions(name, rows, limit))
+
+    async def health(self, _request: web.Request) -> web.Response:
+        try:
+            await self.store.check()
+        except CannotRecord as error:
+            return problem(503, str(error), members={"status": "unhealthy", "service": SERVICE})
+        return render.ok({"status": "healthy", "service": SERVICE})
+
+    async def readiness(self, _request: web.Request) -> web.Response:
+        if not self.ready():
+            return problem(503, "the first pass after the start has not finished yet", headers={"Retry-After": "1"})
+        return render.ok({"status": "ready"})
+
+    # --- shared ----------------------------------------------------------------------------------
+
+    async def close(self, _app: web.Application) -> None:
+        """Lets go of the answers that are held back."""
+        self.closing.set()
+
+    def _by(self, request: web.Request) -> str:
+        return f"api {self.peer(request.remote).address or 'local'}"
+
+    async def _recorded(self, request: web.Request, receipt: Receipt, wait: float | None) -> web.Response:
+        if receipt.changed:
+            self.wake(receipt.app)
+        answer = render.receipt(receipt)
+        if wait is not None:
+            await until_settled(self.store, receipt.app, receipt.revision, wait, lambda: self._given_up(request))
+            answer |= render.outcome(receipt, self.store.head(receipt.app))
+        return render.ok(answer)
+
+    def _given_up(self, request: web.Request) -> bool:
+        return self.closing.is_set() or request.transport is None or request.transport.is_closing()

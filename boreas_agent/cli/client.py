@@ -1,0 +1,114 @@
+"""HTTP to the agent, with the standard library alone: imported in a few milliseconds, and all that is needed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from boreas_agent import __version__
+from boreas_agent.errors import BoreasError
+
+
+class CommandFailed(BoreasError):
+    """The command could not do what it was asked to; the message is what the user sees (exit status 1)."""
+
+
+class Unreachable(CommandFailed):
+    """Nobody answers, or somebody who is not an agent: it may do so later."""
+
+
+class Refused(CommandFailed):
+    """The agent answered no. The message has one line for every field that is wrong."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        self.status = status
+        faults = [
+            f"  {fault.get('field', '')}: {fault.get('message', '')}" for fault in body.get("errors") or () if isinstance(fault, dict)
+        ]
+        super().__init__("\n".join([str(body.get("message") or f"the agent answered {status}"), *faults]))
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent at a URL."""
+
+    url: str
+    tls: bool
+    host: str
+    port: int | None
+    prefix: str
+    token: str
+
+    @classmethod
+    def at(cls, url: str, token: str) -> Agent:
+        """Raises CommandFailed where ``url`` isn't one."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise CommandFailed(f"cannot use {url!r} as the agent's address: it must look like http://127.0.0.1:8081 (--url or BOREAS_URL)")
+        if not token.isprintable():
+            raise CommandFailed("cannot send the token: it contains a line break or another control character (--token or BOREAS_TOKEN)")
+        return cls(url, parts.scheme == "https", parts.hostname, port, parts.path.rstrip("/"), token)
+
+    def status(self, app: str) -> dict[str, Any]:
+        """The status object of one app. Raises Refused, Unreachable."""
+        return self.call("GET", f"/v1/status/{quote(app, safe='')}")
+
+    def change(self, app: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        """``restart``, ``hold`` or ``release`` an app. Raises Refused, Unreachable."""
+        return self.call("POST", f"/v1/apps/{quote(app, safe='')}/{verb}", body)
+
+    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """The JSON object that the agent answers with. Raises Refused, Unreachable."""
+        headers = {"Accept": "application/json", "User-Agent": f"boreas-agent/{__version__}"}
+        if method != "GET":
+            headers["Content-Type"] = "application/json"
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        kind = http.client.HTTPSConnection if self.tls else http.client.HTTPConnection
+        connection = kind(self.host, self.port, timeout=30)
+        try:
+            connection.request(method, self.prefix + path, None if body is None else json.dumps(body, allow_nan=False).encode(), headers)
+            answer = connection.getresponse()
+            return self._understood(answer.status, answer.read())
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise Unreachable(
+                f"cannot reach the agent at {self.url}: {_why(error)}; is it running there? (--url or BOREAS_URL names another)"
+            ) from None
+        finally:
+            connection.close()
+
+    def _understood(self, status: int, body: bytes) -> dict[str, Any]:
+        try:
+            data = json.loads(body)
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
+            raise Unreachable(f"cannot understand what answers at {self.url}: status {status} and no JSON object; is it a boreas-agent?")
+        if status != http.client.OK:
+            raise Refused(status, data)
+        return data
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case ConnectionRefusedError():
+            return "connection refused"
+        case TimeoutError():
+            return "no answer within 30 s"
+        case socket.gaierror():
+            return "its name cannot be resolved"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted ({error.verify_message})"
+        case OSError() if error.strerror:
+            return error.strerror.lower()
+        case _:
+            return str(error) or type(error).__name__

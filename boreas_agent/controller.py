@@ -1,0 +1,144 @@
+"""Keeps reconciling: wakes apps by events, timers and a periodic resync, and gives each its own worker.
+
+Events only make it quick: the resync alone would converge everything. Whatever one app's pass raises, it
+is logged, that app comes again later, and no other app notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from boreas_agent.clock import Clock
+from boreas_agent.drivers.base import ALL_APPS, Driver
+from boreas_agent.errors import BoreasError
+from boreas_agent.model import Observed
+from boreas_agent.reconciler import Reconciler
+from boreas_agent.store.store import Store
+from boreas_agent.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+FIRST_PASS_SECONDS = 10.0
+"""The first pass counts as finished after so long, even if some app's fetch or stop still goes on."""
+PRUNE_SECONDS = 600.0
+MAX_RETRY_SECONDS = 60.0
+
+
+class Controller:
+    """Runs a reconciler over all apps until cancelled."""
+
+    def __init__(self, reconciler: Reconciler, store: Store, drivers: Sequence[Driver], clock: Clock, resync_seconds: float) -> None:
+        self._reconciler = reconciler
+        self._store = store
+        self._drivers = drivers
+        self._clock = clock
+        self._resync_seconds = resync_seconds
+        self._queue = WorkQueue()
+        self._look_at_all = asyncio.Event()
+        self._surveyed: dict[str, Sequence[Observed]] = {}
+        self._worked: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._waited_for: set[str] | None = None
+        self._ready = asyncio.Event()
+        self._pruned = float("-inf")
+
+    @property
+    def ready(self) -> bool:
+        """The first pass over all apps has finished."""
+        return self._ready.is_set()
+
+    def wake(self, app: str) -> None:
+        """Something about ``app`` may have changed."""
+        self._surveyed.pop(app, None)
+        self._queue.add(app)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for driver in self._drivers:
+                    group.create_task(self._listen(driver))
+                group.create_task(self._resync_for_ever())
+                group.create_task(self._count_as_ready_after(FIRST_PASS_SECONDS))
+                while True:
+                    app = await self._queue.get()
+                    group.create_task(self._work(app))
+        finally:
+            self._queue.close()
+
+    # --- one app ---------------------------------------------------------------------------------
+
+    async def _work(self, app: str) -> None:
+        try:
+            wake_at = await self._reconciler.reconcile(app, self._surveyed.pop(app, None))
+            self._failures.pop(app, None)
+            if wake_at is not None:
+                self._queue.add_after(app, wake_at - self._clock.boottime())
+        except BoreasError as error:
+            log.warning("reconciling failed, trying again", extra={"app": app, "error": str(error)})
+            self._retry(app)
+        except Exception:
+            log.exception("reconciling failed unexpectedly, trying again", extra={"app": app})
+            self._retry(app)
+        finally:
+            self._worked.add(app)
+            self._queue.done(app)
+            self._passed(app)
+
+    def _retry(self, app: str) -> None:
+        failures = self._failures[app] = self._failures.get(app, 0) + 1
+        self._queue.add_after(app, min(MAX_RETRY_SECONDS, 2.0 ** min(failures - 1, 10)))
+
+    # --- all apps --------------------------------------------------------------------------------
+
+    async def _listen(self, driver: Driver) -> None:
+        async for app in driver.events():
+            if app == ALL_APPS:
+                self._look_at_all.set()
+            else:
+                self.wake(app)
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            self._look_at_all.clear()
+            try:
+                await self._resync()
+            except Exception:
+                log.exception("resync failed, trying again at the next one")
+            try:
+                async with asyncio.timeout(self._resync_seconds):
+                    await self._look_at_all.wait()
+            except TimeoutError:
+                continue
+
+    async def _resync(self) -> None:
+        """One look at everything, then every app is checked against what was seen of it."""
+        for app in await self._store.expire_holds():
+            self.wake(app)
+        self._worked.clear()
+        seen = await self._reconciler.survey()
+        for app in {*seen, *self._store.heads}:
+            if app in seen and app not in self._worked and not self._queue.processing(app):
+                self._surveyed[app] = seen[app]
+            self._queue.add(app)
+        if self._waited_for is None:
+            self._waited_for = {*seen, *self._store.heads}
+            self._passed("")
+        if self._clock.boottime() - self._pruned > PRUNE_SECONDS:
+            self._pruned = self._clock.boottime()
+            await self._store.prune()
+
+    def _passed(self, app: str) -> None:
+        if self._waited_for is not None:
+            self._waited_for.discard(app)
+            if not self._waited_for:
+                self._ready.set()
+
+    async def _count_as_ready_after(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            self._ready.set()

@@ -1,0 +1,159 @@
+"""From what the engine says about a container to what the agent has observed. Pure but for ``/proc``.
+
+The list call tells the state, only an inspect tells times, exit code and pid. Both speak in wall-clock
+times of the engine's host; the agent decides by the boot-time clock, so ends of runs that were seen
+running are measured on that one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from boreas_agent.drivers.docker_spec import Card, container_name
+from boreas_agent.model import Exit, Observed, Phase
+
+KIND = "docker"
+_NEVER = "0001-01-01"
+_JUMP = 1.0  # seconds by which wall clock and boot clock may drift apart before the former counts as set
+_LATE = 5.0  # seconds: the engine notes the start of a run later than it happened, so a short one may seem to end before it began
+_SIGNALS = {129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
+"""What 128+n usually means. The engine passes on one number, so ``exit 137`` looks the same as SIGKILL."""
+
+_PHASES = {
+    "created": Phase.CREATED,
+    "running": Phase.RUNNING,
+    "restarting": Phase.RUNNING,
+    "paused": Phase.PAUSED,
+    "exited": Phase.EXITED,
+    "dead": Phase.EXITED,
+    "removing": Phase.EXITED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One reading of both clocks."""
+
+    boottime: float
+    wall: datetime
+
+    @property
+    def offset(self) -> float:
+        """Wall minus boot time: it changes only when somebody sets the wall clock."""
+        return self.wall.timestamp() - self.boottime
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A run that was seen running: when it began on the boot clock, and how the clocks stood to each other then."""
+
+    run: str
+    boottime: float
+    offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one inspect told. ``seen`` is the text of the list it belongs to: another text needs another inspect.
+
+    The text holds the age ("Up 3 minutes"), which is coarse but shows a container that was restarted
+    behind our back; it changes ever more seldom, so a quiet node is not inspected at all.
+    """
+
+    seen: tuple[str, str]
+    phase: Phase
+    running: Running | None
+    exit: Exit | None
+
+
+def phase_of(state: str) -> Phase:
+    """The phase behind the engine's word; a word from a later engine counts as running, so nothing is doubled."""
+    return _PHASES.get(state, Phase.RUNNING)
+
+
+def facts(seen: tuple[str, str], found: Mapping[str, Any], now: Now, started: float | None, before: Facts | None) -> Facts:
+    """What the inspect ``found`` tells. ``started`` is when its main process began (boot seconds), where ``/proc`` shows it."""
+    state: Mapping[str, Any] = found["State"]
+    phase = phase_of(state.get("Status", seen[0]))
+    run = f"{str(found['Id'])[:12]}@{state.get('StartedAt', '')}"
+    running = before.running if before and before.running and before.running.run == run else None
+    if phase in (Phase.RUNNING, Phase.PAUSED):
+        if started is not None:
+            running = Running(run, started, now.offset)
+        return Facts(seen, phase, running or Running(run, now.boottime, now.offset), None)
+    if phase is Phase.CREATED:
+        return Facts(seen, phase, None, None)
+    if before and before.exit and before.exit.run == run:
+        return Facts(seen, phase, running, before.exit)
+    return Facts(seen, phase, running, exit_of(run, state, running, now))
+
+
+def exit_of(run: str, state: Mapping[str, Any], running: Running | None, now: Now) -> Exit:
+    """How a run ended, from the engine's ``State``."""
+    code = int(state.get("ExitCode", 0))
+    began, ended = _time(state.get("StartedAt")), _time(state.get("FinishedAt"))
+    if ended is None:
+        return Exit(run, began, now.wall, reason="exit status unknown")
+    return Exit(
+        run,
+        began,
+        ended,
+        code=code,
+        signal=_SIGNALS.get(code),
+        oom_killed=bool(state.get("OOMKilled")) and code != 0,
+        reason=str(state.get("Error") or ""),
+        seconds=_seconds(began, ended, running, now),
+    )
+
+
+def _seconds(began: datetime | None, ended: datetime, running: Running | None, now: Now) -> float | None:
+    """How long the run lasted: by the engine's wall clock, unless that was set meanwhile."""
+    wall = (ended - began).total_seconds() if began else None
+    if wall is not None and -_LATE <= wall < 0:
+        wall = 0.0
+    if running is None:
+        return wall if wall is not None and 0 <= wall <= now.boottime else None
+    longest = max(0.0, now.boottime - running.boottime)
+    if wall is None or wall < 0 or abs(now.offset - running.offset) > _JUMP:
+        return longest
+    return min(wall, longest)
+
+
+def exit_from_list(container_id: str, status: str, now: Now) -> Exit:
+    """The end of a run where the engine lists the container but cannot say more about it ("Exited (137) 5 minutes ago")."""
+    run = f"{container_id[:12]}@unknown"
+    match = re.match(r"Exited \((\d+)\)", status)
+    if match is None:
+        return Exit(run, None, now.wall, reason="exit status unknown")
+    code = int(match[1])
+    return Exit(run, None, now.wall, code=code, signal=_SIGNALS.get(code))
+
+
+def observed(card: Card, summary: Mapping[str, Any], known: Facts | None, identity: str, now: Now) -> Observed:
+    """One container as the rest of the agent sees it; ``known`` is None where the engine would not say more than the list."""
+    phase = known.phase if known else phase_of(summary["State"])
+    end = known.exit if known else None
+    if phase is Phase.EXITED and end is None:
+        end = exit_from_list(summary["Id"], summary.get("Status", ""), now)
+    return Observed(
+        card.name,
+        KIND,
+        card.version,
+        card.hash,
+        summary["Id"],
+        phase,
+        started=known.running.boottime if known and known.running and phase in (Phase.RUNNING, Phase.PAUSED) else None,
+        exits=(end,) if end and phase is Phase.EXITED else (),
+        misnamed=f"/{container_name(card.name, identity)}" not in (summary.get("Names") or ()),
+        record=card.record,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    if not text or text.startswith(_NEVER):
+        return None
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,75 @@
+"""Makes and deletes instance folders. All of it touches the disk, so it runs in the driver's thread."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from boreas_agent.drivers import procfs, script
+from boreas_agent.drivers.runs import Carried, Claim, Layout, read_carried, read_runs, write_durably
+from boreas_agent.errors import Invalid, Terminal, Transient
+from boreas_agent.model import Instance, InstanceName
+from boreas_agent.spec import ScriptPkg
+
+
+def ensure(layout: Layout, identity: str, want: Instance) -> list[str]:
+    """Have the instance's folder and what its run needs; the folders that are not durable yet.
+
+    Raises Terminal where the folder is there and not ours, OSError where it cannot be made.
+    """
+    folder = layout.folder(want.name)
+    layout.log(want.name, "stdout").parent.mkdir(parents=True, exist_ok=True)
+    layout.release(want.name).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if isinstance(want.pkg, ScriptPkg) and not (folder / script.FILE).exists():
+        write_durably(folder / script.FILE, script.text(want.pkg), mode=0o755)
+    if (folder / "instance.json").exists():
+        _check_owner(folder, identity, want.name)
+        return []
+    write_durably(folder / "instance.json", json.dumps({"record": want.record, "identity": identity}))
+    return [str(folder.parent), str(layout.apps / want.name.app), str(layout.apps)]
+
+
+def _check_owner(folder: Path, identity: str, name: InstanceName) -> None:
+    try:
+        carried = read_carried(folder)
+    except Invalid:
+        raise Terminal(f"cannot start {name}: cannot read {folder}/instance.json; repair it or move the folder away") from None
+    if carried and carried.identity != identity:
+        raise Terminal(f"cannot start {name}: {folder} belongs to the node {carried.identity}; move it away")
+
+
+def carried_by(want: Instance, identity: str) -> Carried:
+    """What the folder of ``want`` says after :func:`ensure`."""
+    return Carried(want.name, want.pkg.type, want.version, want.hash, want.record, identity)
+
+
+def restore(folder: Path, carried: Carried, claim: Claim) -> None:
+    """Somebody deleted the folder of a running instance: without it the next agent would not know the process."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_durably(folder / f"{claim.run}.claim", json.dumps(asdict(claim)))
+    write_durably(folder / "instance.json", json.dumps({"record": carried.record, "identity": carried.identity}))
+
+
+def delete(layout: Layout, name: InstanceName, boot: str) -> None:
+    """Delete the instance's folder, and the release folder if it is empty; never logs. Raises Transient.
+
+    The folder is moved away first: a start that is still under way somewhere cannot claim its run any more,
+    or has claimed it before, and then this is seen here.
+    """
+    folder = layout.folder(name)
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
+        for run in read_runs(aside):
+            if run.claim and run.ended is None and run.claim.boot == boot and procfs.living(run.claim.pid, run.claim.start):
+                aside.rename(folder)
+                raise Transient(f"cannot remove {name}: it was started meanwhile (pid {run.claim.pid})")
+        shutil.rmtree(aside)
+    for empty in (layout.release(name), folder.parent):
+        with suppress(OSError):
+            empty.rmdir()

@@ -1,0 +1,127 @@
+"""From an instance as it is wanted to the request that the keeper understands."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boreas_agent.drivers import script
+from boreas_agent.drivers.runs import Layout
+from boreas_agent.drivers.tree import MARK
+from boreas_agent.errors import Terminal
+from boreas_agent.model import Instance, InstanceName
+from boreas_agent.spec import BinaryPkg, ScriptPkg
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LOG_MAX = 10 * 1024 * 1024
+_OPENED = "/proc/self/fd/4"  # what the keeper's child opened for a user who cannot reach the agent's folder
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who a program runs as; ``ids`` None: as the agent itself."""
+
+    name: str
+    home: str
+    ids: tuple[int, int, tuple[int, ...]] | None
+
+
+def account(user: str | None, instance: InstanceName) -> Account:
+    """Look up ``NAME`` or ``UID``, each with an optional ``:GROUP``; raises Terminal where there is no such user or group."""
+    wanted, _, group = (user or str(os.geteuid())).partition(":")
+    entry = _passwd(wanted)
+    if entry is None and not wanted.isdigit():
+        raise Terminal(f"cannot start {instance}: there is no user {wanted!r} on this machine")
+    uid = entry.pw_uid if entry else int(wanted)
+    name, home = (entry.pw_name, entry.pw_dir) if entry else (wanted, "/")
+    if user is None:
+        return Account(name, home, None)
+    if os.geteuid() not in {0, uid}:
+        raise Terminal(f"cannot start {instance}: only an agent that runs as root can run it as {user!r}")
+    gid = _group(group, instance) if group else (entry.pw_gid if entry else uid)
+    groups = tuple(os.getgrouplist(name, gid)) if entry else (gid,)
+    return Account(name, home, (uid, gid, groups) if os.geteuid() == 0 else None)
+
+
+def _passwd(user: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except (KeyError, OverflowError):
+        return None
+
+
+def _group(group: str, instance: InstanceName) -> int:
+    try:
+        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise Terminal(f"cannot start {instance}: there is no group {group!r} on this machine") from None
+
+
+def environment(want: Instance, who: Account) -> Mapping[str, str]:
+    """A clean environment; what the spec says wins."""
+    own = {
+        "PATH": PATH,
+        "HOME": who.home,
+        "USER": who.name,
+        "BOREAS_APP": want.name.app,
+        "BOREAS_VERSION": want.version,
+        "BOREAS_REVISION": str(want.name.revision),
+        "BOREAS_REPLICA": str(want.name.replica),
+    }
+    return own | dict(want.pkg.environment)
+
+
+def mark_of(identity: str, name: InstanceName) -> str:
+    """Tells this node's instance from any other's."""
+    return f"{identity}/{name}"
+
+
+def program(words: tuple[str, ...], release: Path, path: str) -> str:
+    """Where ``words[0]`` is: absolute, relative to the release folder, or, a bare name, there or in the app's PATH."""
+    name = words[0]
+    if "/" in name:
+        return str(release / name)
+    if (release / name).exists():
+        return str(release / name)
+    return shutil.which(name, path=path) or name
+
+
+def request(want: Instance, run: int, layout: Layout, identity: str) -> dict[str, Any]:
+    """The keeper's request for run ``run``; raises Terminal. Reads the file system and the user database."""
+    pkg, folder, release = want.pkg, layout.folder(want.name), layout.release(want.name)
+    assert isinstance(pkg, BinaryPkg | ScriptPkg)
+    who = account(pkg.user, want.name)
+    env = environment(want, who)
+    opens = None
+    if isinstance(pkg, ScriptPkg):
+        file = str(folder / script.FILE)
+        if who.ids:
+            opens, file = file, _OPENED
+        argv = script.argv(pkg, file)
+        executable = argv[0]
+    else:
+        argv = (*pkg.command, *pkg.args)
+        executable = program(pkg.command, release, env.get("PATH", PATH))
+        if who.ids and executable.startswith(f"{layout.work_dir}/"):
+            opens, executable = executable, _OPENED
+    return {
+        "folder": str(folder),
+        "run": run,
+        "program": executable,
+        "argv": argv,
+        "env": env,
+        "cwd": pkg.working_dir or str(release),
+        "user": who.ids,
+        "opens": opens,
+        "stdout": str(layout.log(want.name, "stdout")),
+        "stderr": str(layout.log(want.name, "stderr")),
+        "log_max": LOG_MAX,
+        "mark": {MARK: mark_of(identity, want.name)},
+        "sync": [],
+    }

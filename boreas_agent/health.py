@@ -1,0 +1,160 @@
+"""Pure: how well an app is, as a number, a word and a reason (contract, section 4).
+
+The level always speaks of the desired revision. 80 is the line above which it serves. A revision that was
+never wholly healthy must run for ``min_healthy_seconds`` first; a proven one is healthy as soon as it runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from boreas_agent.backoff import finished, given_up
+from boreas_agent.model import Attempts, Head, Health, Observed, Phase, Status
+from boreas_agent.planner import sort_out
+from boreas_agent.spec import Pkg, max_attempts
+
+CRASH_LOOP = 2
+"""From this many consecutive failures on an app is crash-looping until it has run for min_healthy_seconds."""
+UNKNOWN_STEPS = ((0.0, 99), (30.0, 79), (300.0, 50))
+"""While a driver cannot answer: after so many seconds the level is at most so high."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The health, whether the instance hash is proven by now, and when time alone may change either (boot seconds)."""
+
+    health: Health
+    proven: str
+    wake_at: float | None = None
+
+
+class _State(Enum):
+    READY = auto()
+    DONE = auto()
+    STARTING = auto()
+    WAITING = auto()
+    LOOPING = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Replica:
+    state: _State
+    msg: str
+    wake_at: float | None = None
+    seasoned: bool = False  # ready by its own running time, not because an earlier one was
+    blemish: str = ""
+
+
+def assess(head: Head, observed: Sequence[Observed], now: float) -> Assessment:
+    """Judge what was seen; ``now`` in boot seconds. ``head.attempts`` must count every exit in ``observed``."""
+    revision = head.revision
+    if revision.removed:
+        return Assessment(Health(0, Status.REMOVING, f"removing: {_count(len(observed), 'instance')} left"), "")
+    if revision.pkg.replicas == 0:
+        health = Health(0, Status.DEPLOYING, "stopping") if observed else Health(0, Status.STOPPED, "stopped: 0 replicas wanted")
+        return _with_hold(head, Assessment(health, head.proven))
+    current, rest = sort_out(head, observed)
+    replicas = [_replica(head, index, current.get(index), now) for index in range(revision.pkg.replicas)]
+    old = next((seen for seen in rest if seen.phase is Phase.RUNNING and seen.hash != revision.instance_hash), None)
+    proven = revision.instance_hash if all(r.seasoned for r in replicas) else head.proven
+    wakes = [r.wake_at for r in replicas if r.wake_at is not None]
+    return _with_hold(head, Assessment(_judge(head, replicas, old), proven, min(wakes, default=None)))
+
+
+def _replica(head: Head, index: int, seen: Observed | None, now: float) -> _Replica:
+    pkg, tried = head.revision.pkg, head.attempts.get(index) or Attempts(index, head.revision.instance_hash)
+    if seen is not None and seen.phase is Phase.RUNNING:
+        return _running(head, tried, seen, now)
+    if seen is not None and seen.phase is Phase.PAUSED:
+        return _Replica(_State.WAITING, "paused")
+    if finished(tried, pkg):
+        return _Replica(_State.DONE, f"completed: {tried.last_exit}", seasoned=True)
+    if given_up(tried, pkg):
+        return _Replica(_State.FAILED, _last_words(tried))
+    if not tried.failures:
+        return _Replica(_State.STARTING, "starting")
+    if tried.failures < CRASH_LOOP or (pkg.type == "script" and not tried.last_failure):
+        return _Replica(_State.WAITING, f"{_last_words(tried)}; {_next_try(tried, pkg)}")
+    looping = _last_words(tried) if tried.last_failure else f"crash-looping: {_last_words(tried)}"
+    return _Replica(_State.LOOPING, f"{looping}; {_count(tried.failures, 'failure')} in a row")
+
+
+def _running(head: Head, tried: Attempts, seen: Observed, now: float) -> _Replica:
+    pkg = head.revision.pkg
+    settled_at = None if seen.started is None else seen.started + pkg.rollout.min_healthy_seconds
+    seasoned = settled_at is not None and now >= settled_at
+    proven = head.proven == head.revision.instance_hash and tried.failures < CRASH_LOOP
+    blemish, blemish_ends = "", None
+    if tried.restarted is not None and tried.restarted.at > now:
+        blemish, blemish_ends = f"restarted: {_last_words(tried)}", tried.restarted.at
+    if seasoned or proven:
+        later = [at for at in (blemish_ends, None if seasoned else settled_at) if at is not None]
+        return _Replica(_State.READY, "running", min(later, default=None), seasoned, blemish)
+    if tried.failures >= CRASH_LOOP and pkg.type != "script":
+        return _Replica(_State.LOOPING, f"crash-looping: {_last_words(tried)}; {_count(tried.failures, 'failure')} in a row", settled_at)
+    return _Replica(_State.STARTING, f"running for less than {pkg.rollout.min_healthy_seconds:g} s", settled_at)
+
+
+def _judge(head: Head, replicas: Sequence[_Replica], old: Observed | None) -> Health:
+    total = len(replicas)
+    good = [r for r in replicas if r.state in (_State.READY, _State.DONE)]
+    bad = [r for r in replicas if r not in good]
+    if not bad:
+        return _all_good(replicas)
+    if good:
+        status = Status.DEGRADED if head.proven == head.revision.instance_hash else Status.DEPLOYING
+        return Health(50 + 29 * len(good) // total, status, f"{len(good)} of {total} replicas ready; {bad[0].msg}")
+    worst = max(bad, key=lambda r: r.state.value)
+    if old is not None:
+        return Health(50, Status.DEPLOYING, f"revision {old.name.revision} ({old.version}) still serves; {worst.msg}")
+    match worst.state:
+        case _State.FAILED | _State.LOOPING:
+            return Health(0, Status.FAILED, worst.msg)
+        case _State.WAITING:
+            return Health(5, Status.DEPLOYING, worst.msg)
+        case _:
+            return Health(30 if worst.wake_at is not None else 10, Status.DEPLOYING, worst.msg)
+
+
+def _all_good(replicas: Sequence[_Replica]) -> Health:
+    blemish = next((r.blemish for r in replicas if r.blemish), "")
+    if blemish:
+        return Health(90, Status.RUNNING, blemish)
+    if all(r.state is _State.DONE for r in replicas):
+        return Health(100, Status.COMPLETED, replicas[0].msg)
+    total = len(replicas)
+    return Health(100, Status.RUNNING, "Running" if total == 1 else f"{total} of {total} replicas running")
+
+
+def unknown(head: Head, why: str, since: float, now: float) -> Assessment:
+    """The health while a driver cannot answer: the last known level, dropping with time, never 'missing'."""
+    ceiling = next(level for after, level in reversed(UNKNOWN_STEPS) if now - since >= after)
+    level = min(head.health.level, ceiling)
+    status = Status.DEGRADED if head.health.status is Status.RUNNING and level < 80 else head.health.status
+    later = [since + after for after, _ in UNKNOWN_STEPS if since + after > now]
+    return _with_hold(head, Assessment(Health(level, status, f"state unknown: {why}"), head.proven, min(later, default=None)))
+
+
+def _with_hold(head: Head, assessment: Assessment) -> Assessment:
+    """A held app says so, whatever else is true of it."""
+    if head.hold is None:
+        return assessment
+    health = assessment.health
+    note = f"held by {head.hold.by}" + (f": {head.hold.reason}" if head.hold.reason else "")
+    return Assessment(Health(health.level, health.status, f"{health.msg}; {note}"), assessment.proven, assessment.wake_at)
+
+
+def _last_words(tried: Attempts) -> str:
+    return tried.last_failure or str(tried.last_exit or "not started yet")
+
+
+def _next_try(tried: Attempts, pkg: Pkg) -> str:
+    limit = max_attempts(pkg)
+    return "trying again" if limit is None else f"attempt {tried.exits + 1} of {limit} follows"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,25 @@
+"""The keeper: parent of every process. It spawns, waits, writes down how each run ended, and tells whoever listens.
+
+It exists so that apps outlive the agent and their exit status is known even when they end while no agent runs.
+It knows nothing of apps or SQL, needs nothing but the standard library, of which it loads little, and is a program of
+its own (``python -I -S keeper/__main__.py DIR NAME [CGROUP]``). Killed, it costs exit statuses, never apps.
+
+It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of JSON:
+
+- on connecting, the agent gets ``{"keeper": [pid, start]}``
+- ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "opens", "stdout", "stderr", "log_max", "mark", "sync"}``
+  asks for a run (``user``: [uid, gid, groups] or null; ``opens``: a file to open as descriptor 4 before the user changes;
+  ``mark``: what to add to the environment where the run has no cgroup of its own;
+  ``sync``: what else must be durable before the program's first instruction); the answer has the same id and one of
+  ``claim`` (it was executed, or failed to: see its exit), ``claimed`` (somebody else started that run) or ``error``
+  (a sentence; nothing was started)
+- ``{"exit": folder, "run": n, "data": {...}}`` tells every connected agent; ``data`` is what ``N.exit`` holds
+
+A run is claimed by the child itself, after fork and before exec: it links a complete ``N.claim`` into the folder, which
+fails where one exists. So a run number is used at most once, whoever asks however often.
+
+Forking an interpreter takes milliseconds, and entering a cgroup waits for every processor to pass through the
+scheduler; so one child, the spare, is forked ahead and waits for a request in a cgroup of its own.
+
+``typing``, ``dataclasses`` and ``pathlib`` would double the memory that is the keeper's alone; they are not imported here.
+"""

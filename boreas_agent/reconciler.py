@@ -1,0 +1,275 @@
+"""Observe, plan, act, record: one app, one pass after another, until there is nothing left to do.
+
+A pass holds no transaction while it acts. What it did and found is committed at its end, whole; what must not be
+lost by acting (exits that the driver forgets) is committed before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from boreas_agent import health as judge
+from boreas_agent import ledger, planner
+from boreas_agent.backoff import Moment, after_failure
+from boreas_agent.clock import Clock
+from boreas_agent.drivers.base import Driver
+from boreas_agent.errors import Invalid, Unavailable
+from boreas_agent.executor import Done, Executor, Failure
+from boreas_agent.model import (
+    Attempts,
+    Deadline,
+    Event,
+    Head,
+    Health,
+    Instance,
+    Observed,
+    Plan,
+    Remove,
+    Revision,
+    Status,
+)
+from boreas_agent.records import decode
+from boreas_agent.store.store import Store
+from boreas_agent.store.values import Outcome
+
+log = logging.getLogger(__name__)
+
+MAX_PASSES = 20
+"""So many passes in a row at most; then the app waits like any other, however restless it is."""
+BREATH_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+"""When to look again at a driver that could not answer, or to try again to stop or remove what would not go."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One app at one moment: its head with the attempts brought up to date, what runs, and what is new."""
+
+    head: Head
+    observed: Sequence[Observed]
+    account: ledger.Account
+
+
+class Reconciler:
+    """Converges apps; keeps no state of its own beyond what kinds of instances a survey has seen of an app."""
+
+    def __init__(self, store: Store, drivers: Sequence[Driver], clock: Clock, chance: Callable[[], float]) -> None:
+        self._store = store
+        self._drivers: Mapping[str, Driver] = {kind: driver for driver in drivers for kind in driver.kinds}
+        self._clock = clock
+        self._chance = chance
+        self._homes: dict[str, set[str]] = {}
+        self._executor = Executor(self._drivers.__getitem__, store, self._tell_fetching)
+
+    # --- everything ------------------------------------------------------------------------------
+
+    async def survey(self) -> Mapping[str, Sequence[Observed]]:
+        """Look at everything once; adopt what runs and is not in the database. Returns what was seen, by app.
+
+        Apps of a driver that cannot answer are left out, so that each of them finds out in its own pass.
+        """
+        seen: dict[str, list[Observed]] = {}
+        complete = set(self._drivers.values())
+        for driver in set(self._drivers.values()):
+            try:
+                found = await driver.observe_all()
+            except Unavailable:
+                complete.discard(driver)
+                continue
+            for app, observed in found.items():
+                seen.setdefault(app, []).extend(observed)
+                self._homes.setdefault(app, set()).update(one.kind for one in observed)
+        for app, observed in seen.items():
+            await self._adopt(app, observed)
+        return {
+            app: seen.get(app, ())
+            for app in {*seen, *self._store.heads}
+            if all(driver in complete for driver in self._homes_of(app, self._store.head(app)))
+        }
+
+    async def _adopt(self, app: str, observed: Sequence[Observed]) -> None:
+        """The newest revision that an instance carries becomes the head, if the database does not know it."""
+        newest = max(observed, key=lambda one: one.name.revision, default=None)
+        head = self._store.head(app)
+        if newest is None or (head is not None and newest.name.revision <= head.revision.revision):
+            return
+        try:
+            await self._store.adopt(decode(newest.record))
+        except Invalid as error:
+            log.warning("instance left alone: its record cannot be read", extra={"instance": str(newest.name), "error": str(error)})
+
+    # --- one app ---------------------------------------------------------------------------------
+
+    async def reconcile(self, app: str, seen: Sequence[Observed] | None = None) -> float | None:
+        """Converge ``app``; returns the boot second at which to come again though nothing happens, or None.
+
+        ``seen`` is what a survey has just found, to save another look. Raises CannotRecord.
+        """
+        done = Done()
+        view: _View | None = None
+        for _ in range(MAX_PASSES):
+            head = self._store.head(app) or await self._remnant(app)
+            if head is None:
+                await self._leave(done)
+                return None
+            try:
+                observed = seen if seen is not None else await self._observe(app, head)
+            except Unavailable as error:
+                return await self._record_unknown(head, str(error), done)
+            seen = None
+            if any(one.name.revision > head.revision.revision for one in observed):
+                await self._adopt(app, observed)
+                newest = self._store.head(app)
+                if newest is None or newest.revision.revision <= head.revision.revision:
+                    return await self._record_unknown(head, "an instance of a newer revision carries a record that cannot be read", done)
+                continue
+            view = self._view(head, observed)
+            plan = planner.plan(view.head, observed, self._clock.boottime())
+            if plan.steps:
+                view, done = await self._act(view, plan, done)
+            if not plan.steps or done.failures:
+                return await self._record(view, plan, done)
+        if view is not None:
+            await self._store.record(self._outcome(view, view.head.health, view.head.proven, done))
+        return self._clock.boottime() + BREATH_SECONDS
+
+    async def _act(self, view: _View, plan: Plan, before: Done) -> tuple[_View, Done]:
+        """Carry out ``plan``; what acting would make unknowable is committed first. ``before``: done and not yet recorded."""
+        head = view.head
+        if view.account.exits and (self._forgets(head) or any(isinstance(action, Remove) for action in plan.actions)):
+            await self._store.record(self._outcome(view, head.health, head.proven, before))
+            view, before = replace(view, account=replace(view.account, exits=(), events=())), Done()
+        self._homes.setdefault(head.app, set()).add(head.revision.pkg.type)
+        before.add(await self._executor.carry_out(plan, head))
+        if before.failures:
+            view = replace(view, head=replace(head, attempts=self._with_failures(head, before.failures)))
+        return view, before
+
+    async def _leave(self, done: Done) -> None:
+        """The app is gone; what was done to its last instances still belongs into the history."""
+        if done.events:
+            await self._store.record_events(done.events)
+
+    async def _record(self, view: _View, plan: Plan, done: Done) -> float | None:
+        """Judge the app and commit what is new; an app that is as it was costs no commit."""
+        head, now = view.head, self._clock.boottime()
+        assessment = judge.assess(head, view.observed, now)
+        retry = [tried.not_before.at for tried in head.attempts.values() if tried.not_before is not None and tried.not_before.at > now]
+        if any(not failure.replicas for failure in done.failures):
+            retry.append(now + RETRY_SECONDS)
+        gone = head.revision.removed and not view.observed
+        homes = {one.kind for one in view.observed} | ({head.revision.pkg.type} if plan.steps else set())
+        outcome = replace(self._outcome(view, assessment.health, assessment.proven, done), homes=frozenset(homes), gone=gone)
+        self._homes.pop(head.app, None)
+        if self._news(outcome):
+            await self._store.record(outcome)
+        times = [at for at in (plan.wake_at, assessment.wake_at, *(retry if done.failures else ())) if at is not None]
+        return min(times, default=None)
+
+    def _outcome(self, view: _View, health: Health, proven: str, done: Done) -> Outcome:
+        head = view.head
+        return Outcome(
+            app=head.app,
+            revision=head.revision.revision,
+            health=health,
+            attempts=head.attempts,
+            proven=proven,
+            homes=head.homes | {one.kind for one in view.observed},
+            exits=(*view.account.exits, *done.exits),
+            events=(*view.account.events, *done.events),
+        )
+
+    def _news(self, outcome: Outcome) -> bool:
+        head = self._store.head(outcome.app)
+        if head is None:
+            return False
+        if outcome.exits or outcome.events or outcome.gone:
+            return True
+        known = (head.health, dict(head.attempts), head.proven, head.unknown_since, head.homes)
+        return known != (outcome.health, dict(outcome.attempts), outcome.proven, outcome.unknown_since, outcome.homes)
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def _observe(self, app: str, head: Head) -> list[Observed]:
+        observed: list[Observed] = []
+        for driver in self._homes_of(app, head):
+            observed += await driver.observe(app)
+        return observed
+
+    def _homes_of(self, app: str, head: Head | None) -> set[Driver]:
+        """The drivers that must answer before anything is planned for ``app``: where it is, has been, and shall be."""
+        kinds = self._homes.get(app, set())
+        if head is not None:
+            kinds = kinds | head.homes | (set() if head.revision.removed else {head.revision.pkg.type})
+        return {self._drivers[kind] for kind in kinds}
+
+    def _view(self, head: Head, observed: Sequence[Observed]) -> _View:
+        account = ledger.enter(head, observed, self._moment(), self._clock.now())
+        return _View(replace(head, attempts=account.attempts, unknown_since=None), observed, account)
+
+    async def _remnant(self, app: str) -> Head | None:
+        """A head for instances that outlived the record of their removal: it wants them gone."""
+        if app not in self._homes:
+            return None
+        try:
+            observed = [one for driver in self._homes_of(app, None) for one in await driver.observe(app)]
+        except Unavailable:
+            return None
+        newest = await self._store.newest(app)
+        readable = next((one for one in observed if one.name.revision <= newest), None)
+        if readable is None:
+            del self._homes[app]
+            return None
+        try:
+            carried = decode(readable.record)
+        except Invalid:
+            return None
+        gone: Revision = replace(carried, revision=newest, kind="remove", submitted_by="an earlier removal")
+        return Head(gone, Health(0, Status.REMOVING, "removing"), self._clock.now())
+
+    # --- recording -------------------------------------------------------------------------------
+
+    async def _record_unknown(self, head: Head, why: str, done: Done) -> float:
+        """Nobody knows how the app is: say so, touch nothing, come again."""
+        now = self._clock.boottime()
+        since = (head.unknown_since or Deadline(now, 0.0, self._clock.boot_id)).rebased(self._clock.boot_id, now)
+        assessment = judge.unknown(head, why, since.at, now)
+        outcome = Outcome(
+            app=head.app,
+            revision=head.revision.revision,
+            health=assessment.health,
+            attempts=head.attempts,
+            proven=head.proven,
+            unknown_since=since,
+            homes=head.homes,
+            exits=tuple(done.exits),
+            events=tuple(done.events),
+        )
+        if self._news(outcome):
+            await self._store.record(outcome)
+        return min(now + RETRY_SECONDS, assessment.wake_at or now + RETRY_SECONDS)
+
+    async def _tell_fetching(self, head: Head, want: Instance) -> None:
+        """Fetching may take long: status and history say so while it goes on."""
+        what = getattr(want.pkg, "image", "what it needs")
+        health = Health(max(10, min(head.health.level, 50)), Status.DEPLOYING, f"fetching {what}")
+        event = Event("Fetching", f"fetching {what} for {want.name}", head.app, want.name.revision)
+        outcome = Outcome(head.app, head.revision.revision, health, head.attempts, head.proven, homes=head.homes, events=(event,))
+        await self._store.record(outcome)
+
+    def _with_failures(self, head: Head, failures: Sequence[Failure]) -> dict[int, Attempts]:
+        attempts = dict(head.attempts)
+        for failure in failures:
+            for replica in failure.replicas:
+                tried = attempts.get(replica) or Attempts(replica, head.revision.instance_hash)
+                policy = head.revision.pkg.restart
+                attempts[replica] = after_failure(tried, failure.message, policy, self._moment(), hopeless=failure.hopeless)
+        return attempts
+
+    def _forgets(self, head: Head) -> bool:
+        return not self._drivers[head.revision.pkg.type].keeps_exits
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.boottime(), self._clock.boot_id, self._chance())

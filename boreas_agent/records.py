@@ -1,0 +1,55 @@
+"""The revision record that every instance carries, and the database stores: one JSON text.
+
+A record written by any version of the agent can be read by any later one; a field that this version
+does not know makes it unreadable (``Invalid``), and then the instance is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from boreas_agent.clock import parse_timestamp, timestamp
+from boreas_agent.errors import FieldError, Invalid
+from boreas_agent.model import Instance, InstanceName, Revision
+from boreas_agent.spec import parse_pkg
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode(revision: Revision) -> str:
+    """The revision as JSON text."""
+    data = {
+        "app": revision.app,
+        "revision": revision.revision,
+        "version": revision.version,
+        "kind": revision.kind,
+        "generation": revision.generation,
+        "spec_hash": revision.spec_hash,
+        "instance_hash": revision.instance_hash,
+        "submitted_at": timestamp(revision.submitted_at),
+        "submitted_by": revision.submitted_by,
+    }
+    # The pkg is the most of it, and is text already.
+    return f'{_encode(data)[:-1]},"pkg":{revision.pkg.canonical_text}}}'
+
+
+def decode(text: str) -> Revision:
+    """The inverse of :func:`encode`; raises Invalid."""
+    try:
+        data: dict[str, Any] = json.loads(text)
+        return Revision(**data | {"pkg": parse_pkg(data["pkg"]), "submitted_at": parse_timestamp(data["submitted_at"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise Invalid((FieldError("record", f"cannot read the revision record: {error}"),)) from error
+
+
+def instances(revision: Revision, replicas: Iterable[int]) -> dict[int, Instance]:
+    """The instances of ``revision`` for these replicas."""
+    record = encode(revision)
+    return {
+        replica: Instance(
+            InstanceName(revision.app, revision.revision, replica), revision.version, revision.instance_hash, revision.pkg, record
+        )
+        for replica in replicas
+    }

@@ -1,0 +1,272 @@
+"""What every request does to the recorded state, as pure functions: what is known of the app goes in, a Change comes out.
+
+They run on the writer's thread, one after the other, each seeing what the one before it decided, so two requests for
+one app can't both take the same revision number. They touch nothing; a Change that is never committed never was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from boreas_agent import spec
+from boreas_agent.clock import timestamp
+from boreas_agent.errors import Conflict, NotFound
+from boreas_agent.model import Event, Head, Health, Hold, Revision, RevisionKind, Status
+from boreas_agent.spec import Submission
+from boreas_agent.store import codec
+from boreas_agent.store.codec import Rows
+from boreas_agent.store.values import Outcome, Receipt
+
+T = TypeVar("T")
+Known = Head | int
+"""What is recorded of an app: its head, or, where it is gone or was never there, its newest revision number (or 0)."""
+
+SERVES = 50
+"""From this level on something answers the app's users (contract, section 4)."""
+GOOD = 80
+"""From this level on a revision counts as deployed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """An answer, and what must be durable before it may be given. ``state`` None leaves the app as it is."""
+
+    answer: T
+    state: Known | None = None
+    rows: Rows = ()
+
+
+# --- new revisions -------------------------------------------------------------------------------
+
+
+def apply(submission: Submission, by: str, known: Known, now: datetime) -> Change[Receipt]:
+    """Record a submission, unless it is what the head already asks for."""
+    head = known if isinstance(known, Head) and not known.revision.removed else None
+    if head and head.revision.spec_hash == submission.spec_hash and not submission.force:
+        return Change(_receipt(head, changed=False, message=f"unchanged: revision {head.revision.revision} already asks for this"))
+    number = newest(known) + 1
+    generation = head.revision.generation if head and not submission.force else number
+    revision = Revision(
+        app=submission.app,
+        revision=number,
+        version=submission.version,
+        kind="apply",
+        generation=generation,
+        pkg=submission.pkg,
+        spec_hash=submission.spec_hash,
+        instance_hash=spec.instance_hash(submission.version, submission.pkg, generation, number),
+        submitted_at=now,
+        submitted_by=by,
+    )
+    return _recorded(_succeed(known, revision, f"revision {number} recorded"), known, _event("Applied", revision), now)
+
+
+def restart(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
+    """The same again, with every instance replaced."""
+    head = _present(app, known)
+    if head.revision.removed:
+        raise Conflict(f"cannot restart {app}: it is being removed")
+    revision = _again(head, "restart", by, now)
+    return _recorded(_succeed(head, revision, f"revision {revision.revision} recorded"), head, _event("Restarted", revision), now)
+
+
+def remove(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
+    """Desired state: absent."""
+    head = _present(app, known)
+    if head.revision.removed:
+        return Change(_receipt(head, changed=False, message=f"unchanged: {app} is already being removed"))
+    revision = _again(head, "remove", by, now)
+    successor = replace(
+        _succeed(head, revision, ""), health=Health(0, Status.REMOVING, f"revision {revision.revision} recorded: to be removed")
+    )
+    return _recorded(successor, head, _event("RemoveRequested", revision), now)
+
+
+def adopt(revision: Revision, known: Known, now: datetime) -> Change[bool]:
+    """An instance carries a revision that the database does not know: what runs is right, the database lost it."""
+    if revision.revision <= newest(known):
+        return Change(False)
+    revision = replace(revision, submitted_at=milliseconds(revision.submitted_at))
+    message = (
+        f"revision {revision.revision} ({revision.version}) was found running and is not in the database: it is the desired state again"
+    )
+    successor = _succeed(known, revision, f"revision {revision.revision} adopted")
+    change = _recorded(successor, known, Event("Adopted", message, revision.app, revision.revision), now)
+    return Change(True, change.state, change.rows)
+
+
+def _again(head: Head, kind: RevisionKind, by: str, now: datetime) -> Revision:
+    """The head's spec as a new revision; a restart begins a new generation, so every instance is made anew."""
+    old = head.revision
+    number = old.revision + 1
+    generation = number if kind == "restart" else old.generation
+    return replace(
+        old,
+        revision=number,
+        kind=kind,
+        generation=generation,
+        instance_hash=spec.instance_hash(old.version, old.pkg, generation, number) if kind == "restart" else old.instance_hash,
+        submitted_at=now,
+        submitted_by=by,
+    )
+
+
+def _succeed(known: Known, revision: Revision, msg: str) -> Head:
+    """The head that ``revision`` makes; what was learnt of instances stays true while they stay the same."""
+    if not isinstance(known, Head):
+        return Head(revision, Health(1, Status.PENDING, msg), revision.submitted_at)
+    kept = replace(known, revision=revision, health=_pending(known, msg))
+    return kept if known.revision.instance_hash == revision.instance_hash else replace(kept, proven="", attempts=codec.frozen({}))
+
+
+def _pending(head: Head, msg: str) -> Health:
+    """On its way; what serves meanwhile is said, for the level speaks of the new revision from now on."""
+    if head.health.level < SERVES or head.health.status is Status.COMPLETED or head.revision.removed:
+        return Health(1, Status.PENDING, msg)
+    old = f"revision {head.revision.revision}" if head.health.level >= GOOD else "an older revision"
+    return Health(SERVES, Status.PENDING, f"{msg}; {old} still serves")
+
+
+def _recorded(successor: Head, known: Known, event: Event, now: datetime) -> Change[Receipt]:
+    """The whole of a new revision: its row, what it says of the one before it, and how the app is from now on."""
+    told = [event]
+    if isinstance(known, Head) and _unfinished(known):
+        message = f"revision {known.revision.revision} was superseded by revision {successor.revision.revision} before it was healthy"
+        told.append(Event("Superseded", message, successor.app, known.revision.revision))
+    changed = _updated(known, successor, now)
+    rows = (
+        ("revisions", codec.revision_row(changed.revision)),
+        *(("events", codec.event_row(one, now)) for one in told),
+        ("health", codec.health_row(changed.revision, changed.health, now)),
+    )
+    message = f"revision {changed.revision.revision} recorded"
+    if changed.hold:
+        message += f"; {changed.app} is held by {changed.hold.by}, so nothing happens before it is released"
+    return Change(_receipt(changed, changed=True, message=message), changed, rows)
+
+
+def _unfinished(head: Head) -> bool:
+    """The revision has not become healthy; one that was healthy once, or is stopped as it should be, has."""
+    if head.revision.removed or head.health.level >= GOOD or head.health.status is Status.STOPPED:
+        return False
+    return head.health.status in {Status.PENDING, Status.DEPLOYING} or head.proven != head.revision.instance_hash
+
+
+def _updated(known: Known, head: Head, now: datetime) -> Head:
+    """``updated`` is when status or level last changed; words alone do not count."""
+    if isinstance(known, Head) and (known.health.status, known.health.level) == (head.health.status, head.health.level):
+        return replace(head, updated=known.updated)
+    return replace(head, updated=now)
+
+
+# --- holds ---------------------------------------------------------------------------------------
+
+
+def hold(app: str, wanted: Hold, known: Known, now: datetime) -> Change[Receipt]:
+    """Leave the app as it is; a second hold takes the place of the first."""
+    head = _present(app, known)
+    if wanted == head.hold:
+        return Change(_receipt(head, changed=False, message=f"unchanged: {app} is already held by {wanted.by}"))
+    until = f"until {timestamp(wanted.until)}" if wanted.until else "until released"
+    because = f": {wanted.reason}" if wanted.reason else ""
+    message = f"{app} is held by {wanted.by} {until}{because}"
+    return _noted(replace(head, hold=wanted), Event("Held", message, app, head.revision.revision), now)
+
+
+def release(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
+    """End the hold."""
+    head = _present(app, known)
+    if head.hold is None:
+        return Change(_receipt(head, changed=False, message=f"unchanged: {app} is not held"))
+    message = f"{app} is released by {by}; it was held by {head.hold.by}"
+    return _noted(replace(head, hold=None), Event("Released", message, app, head.revision.revision), now)
+
+
+def expire(app: str, due: Hold, known: Known, now: datetime) -> Change[bool]:
+    """End the hold whose time is over, if it is still that one."""
+    if not isinstance(known, Head) or known.hold != due:
+        return Change(False)
+    message = f"{app} is released: the hold by {due.by} was for {due.seconds:g} seconds"
+    change = _noted(replace(known, hold=None), Event("Released", message, app, known.revision.revision), now)
+    return Change(True, change.state, change.rows)
+
+
+def rehold(old: Hold, new: Hold, known: Known, _now: datetime) -> Change[None]:
+    """The same hold on this boot's clock."""
+    return Change(None, replace(known, hold=new)) if isinstance(known, Head) and known.hold == old else Change(None)
+
+
+def _noted(head: Head, event: Event, now: datetime) -> Change[Receipt]:
+    return Change(_receipt(head, changed=True, message=event.message), head, (("events", codec.event_row(event, now)),))
+
+
+# --- what was found and done ---------------------------------------------------------------------
+
+
+def record(outcome: Outcome, known: Known, now: datetime) -> Change[None]:
+    """Fact and history of one pass. What it says of a revision that is no longer the head is dropped, what happened is not."""
+    happened: Rows = (
+        *(("exits", codec.exit_row(name, ended)) for name, ended in outcome.exits),
+        *(("events", codec.event_row(event, now)) for event in outcome.events),
+    )
+    if not isinstance(known, Head):
+        return Change(None, None, happened)
+    if known.revision.revision != outcome.revision:
+        head = replace(known, homes=known.homes | outcome.homes)
+        return Change(None, None if head == known else head, happened)
+    if outcome.gone:
+        if not known.revision.removed:
+            raise Conflict(f"cannot forget {outcome.app}: its revision {outcome.revision} does not ask for its removal")
+        return Change(None, known.revision.revision, happened)
+    head = _updated(
+        known,
+        replace(
+            known,
+            health=outcome.health,
+            attempts=codec.frozen(outcome.attempts),
+            proven=outcome.proven,
+            unknown_since=outcome.unknown_since,
+            homes=outcome.homes,
+        ),
+        now,
+    )
+    if outcome.health != known.health:
+        happened = (*happened, ("health", codec.health_row(head.revision, outcome.health, now)))
+    return Change(None, None if head == known else head, happened)
+
+
+def record_events(events: Sequence[Event], _known: Known, now: datetime) -> Change[None]:
+    """Events alone."""
+    return Change(None, None, tuple(("events", codec.event_row(event, now)) for event in events))
+
+
+# --- small things --------------------------------------------------------------------------------
+
+
+def newest(known: Known) -> int:
+    """The newest revision number ever recorded, 0 where there is none."""
+    return known.revision.revision if isinstance(known, Head) else known
+
+
+def milliseconds(at: datetime) -> datetime:
+    """``at`` as the database keeps it, so that what is in memory equals what is read back."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+def _present(app: str, known: Known) -> Head:
+    if isinstance(known, Head):
+        return known
+    raise NotFound(f"there is no app {app}")
+
+
+def _event(kind: str, revision: Revision) -> Event:
+    done = {"apply": "recorded", "restart": "restart requested", "remove": "removal requested", "rollback": "rollback requested"}
+    message = f"{done[revision.kind]} by {revision.submitted_by}: version {revision.version}, revision {revision.revision}"
+    return Event(kind, message, revision.app, revision.revision)
+
+
+def _receipt(head: Head, *, changed: bool, message: str) -> Receipt:
+    return Receipt(head.app, head.revision.version, head.revision.revision, changed, message)

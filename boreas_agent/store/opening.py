@@ -1,0 +1,133 @@
+"""Opening the database at start: its file, its settings, its schema, its heads; and what to do where it is damaged.
+
+A damaged file is set aside whole, with its log, and an empty one takes its place: the instances carry their revisions,
+so what runs is adopted. Anything else that is wrong stops the start with a sentence, and leaves the file as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from boreas_agent.clock import Clock, timestamp
+from boreas_agent.errors import Invalid, StartupError
+from boreas_agent.model import Event, Head
+from boreas_agent.store import codec, faults, migrate, schema
+from boreas_agent.store.wal import SIZE_LIMIT
+
+_BUSY_SECONDS = 2.0
+"""How long a commit waits for a lock that somebody took from outside."""
+_SUFFIXES = ("", "-wal", "-shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The writing connection, what it holds, and where a damaged predecessor was put, and why."""
+
+    connection: sqlite3.Connection
+    heads: Mapping[str, Head]
+    set_aside: str = ""
+
+
+def open_database(path: Path, clock: Clock) -> Opened:
+    """Blocking. Raises StartupError."""
+    try:
+        try:
+            return _open(path)
+        except sqlite3.DatabaseError as error:
+            if faults.code(error) not in faults.DAMAGED:
+                raise
+            kept = _set_aside(path, clock)
+            opened = _open(path)
+            return Opened(
+                opened.connection, opened.heads, f"{path.name} was damaged ({error}) and is set aside as {kept}; what runs is adopted"
+            )
+    except (sqlite3.Error, OSError) as error:
+        raise StartupError(f"cannot open {path}: {error}") from error
+
+
+def write_anew(path: Path, clock: Clock, heads: Mapping[str, Head], why: str, let_go: Callable[[], None]) -> Opened:
+    """Put a new database with ``heads`` in the place of a damaged one; ``let_go`` closes the old one.
+
+    Raises StartupError, sqlite3.Error, OSError. The new file is made whole under another name first, so that a full disk
+    leaves everything as it is. The old one is moved before it is closed: SQLite then leaves it, and the new one's log, alone.
+    """
+    fresh = path.with_name(path.name + ".new")
+    for suffix in _SUFFIXES:
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    with closing(_open(fresh).connection) as connection:
+        _fill(connection, clock, heads, why)
+    _set_aside(path, clock)
+    let_go()
+    fresh.rename(path)
+    return _open(path)
+
+
+def _fill(connection: sqlite3.Connection, clock: Clock, heads: Mapping[str, Head], why: str) -> None:
+    insert = {table: sizes[1] for table, sizes in schema.statements().items()}
+    now = clock.now()
+    connection.execute("BEGIN IMMEDIATE")
+    for head in heads.values():
+        connection.execute(insert["revisions"], codec.revision_row(head.revision))
+        connection.execute(insert["heads"], codec.head_row(head))
+        connection.execute(insert["health"], codec.health_row(head.revision, head.health, head.updated))
+    connection.execute(insert["events"], codec.event_row(Event("DatabaseDamaged", f"{why} (its history is set aside)"), now))
+    connection.execute("COMMIT")
+
+
+def _open(path: Path) -> Opened:
+    migrate.refuse_newer(path)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _settings(connection)
+        _check(connection)
+        migrate.bring_up_to_date(path, connection)
+        return Opened(connection, _heads(connection))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _settings(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {SIZE_LIMIT}")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # see wal.py
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Damage anywhere in the file shows now, not on the day somebody needs that page."""
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        error = sqlite3.DatabaseError(" ".join(verdict.split()))
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def _heads(connection: sqlite3.Connection) -> dict[str, Head]:
+    joined = "heads h JOIN revisions r ON r.app = h.app AND r.revision = h.revision"
+    heads = {}
+    for app, *row in connection.execute(f"SELECT h.app, {codec.HEAD_COLUMNS} FROM {joined} WHERE h.gone = 0 ORDER BY h.app"):  # noqa: S608  constants
+        try:
+            heads[app] = codec.head(tuple(row))
+        except Invalid as error:
+            raise StartupError(
+                f"cannot use the recorded revision of {app}, perhaps of a newer agent: {error}; install that agent again"
+            ) from error
+    return heads
+
+
+def _set_aside(path: Path, clock: Clock) -> str:
+    """Together with its log, so that whoever repairs it has all of it."""
+    kept = path.with_name(f"{path.name}.damaged-{timestamp(clock.now()).replace(':', '')}")
+    for suffix in _SUFFIXES:
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(kept.with_name(kept.name + suffix))
+    return kept.name

@@ -1,0 +1,206 @@
+"""The door to everything recorded: desired state, how it goes, and what happened.
+
+The heads of all apps are also in memory, as frozen values: the lock on the work dir makes this the only writer. They
+change on the event loop only, and only after the commit that made them durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from boreas_agent.clock import Clock
+from boreas_agent.errors import CannotRecord
+from boreas_agent.model import Event, Head, Hold, Revision
+from boreas_agent.spec import Submission
+from boreas_agent.store import changes, retention
+from boreas_agent.store.draft import Published
+from boreas_agent.store.history import History
+from boreas_agent.store.opening import Opened, open_database
+from boreas_agent.store.values import HistoryLimits, Outcome, Receipt
+from boreas_agent.store.writer import Writer
+
+DEFAULT_LIMITS = HistoryLimits()
+_PROOF_SECONDS = 5.0
+"""A commit so recent proves that the next one is possible, and longer than this nobody should wait for one."""
+
+
+class Store:
+    """Use from one event loop. Whatever changes something is durable when it returns, or raises CannotRecord."""
+
+    def __init__(self, path: Path, clock: Clock, limits: HistoryLimits, opened: Opened) -> None:
+        self._path = path
+        self._clock = clock
+        self._limits = limits
+        self._started = clock.boottime()
+        self._heads = dict(opened.heads)
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self.heads: Mapping[str, Head] = MappingProxyType(self._heads)
+        """All apps, also those being removed; a live view."""
+        self._history = History(path)
+        self._writer = Writer(path, opened.connection, opened.heads, clock, self._publish)
+
+    @classmethod
+    async def open(cls, path: Path, clock: Clock, limits: HistoryLimits = DEFAULT_LIMITS) -> Store:
+        """Open or make the database, and migrate it. Raises StartupError."""
+        opened = await asyncio.to_thread(open_database, path, clock)
+        store = cls(path, clock, limits, opened)
+        if opened.set_aside:
+            await store.record_events([Event("DatabaseDamaged", opened.set_aside)])
+        return store
+
+    async def close(self) -> None:
+        """Finish what was asked for; the file is whole and alone afterwards, without a log beside it."""
+        await self._history.close()
+        await self._writer.close()
+        for future in {future for futures in self._waiting.values() for future in futures}:
+            future.cancel()
+
+    # --- what is -----------------------------------------------------------------------------------
+
+    def head(self, app: str) -> Head | None:
+        """All that is remembered of ``app``; None where it is unknown or gone."""
+        return self._heads.get(app)
+
+    def changed(self, app: str) -> asyncio.Future[None]:
+        """Done at the next change of the app's head. Whoever asks before looking at the head misses none."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(app, set())
+        waiting.add(future)
+        future.add_done_callback(partial(self._stop_waiting, app))
+        return future
+
+    def _stop_waiting(self, app: str, future: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(app, set())
+        waiting.discard(future)
+        if not waiting:
+            self._waiting.pop(app, None)
+
+    def _publish(self, published: Published) -> None:
+        for app, head in published.heads.items():
+            if head is None:
+                self._heads.pop(app, None)
+            else:
+                self._heads[app] = head
+            for future in self._waiting.pop(app, ()):
+                if not future.done():
+                    future.set_result(None)
+        if published.anew:
+            self._history.forget()
+        for answer in published.answers:
+            answer.give()
+
+    def writable(self) -> bool:
+        """The last attempt to commit was not in vain."""
+        return not self._writer.failing
+
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed; many requests may share one."""
+        return self._writer.commits
+
+    async def check(self) -> None:
+        """Find out whether a commit is possible now; costs one at most every few seconds. Raises CannotRecord."""
+        if not self._writer.failing and self._clock.boottime() - self._writer.committed_at < _PROOF_SECONDS:
+            return
+        try:
+            await asyncio.wait_for(self._writer.execute(self._writer.probe), _PROOF_SECONDS)
+        except TimeoutError:
+            raise CannotRecord(f"cannot record changes in {self._path}: no answer from the disk within {_PROOF_SECONDS:g} s") from None
+
+    # --- what is wanted ------------------------------------------------------------------------------
+
+    async def apply(self, submission: Submission, by: str) -> Receipt:
+        """Record a new revision, unless the submission is what the app's head already asks for. ``by`` is who, for people."""
+        return await self._writer.submit(submission.app, partial(changes.apply, submission, by))
+
+    async def restart(self, app: str, by: str) -> Receipt:
+        """A new revision of the same spec that replaces every instance. Raises NotFound, Conflict."""
+        return await self._writer.submit(app, partial(changes.restart, app, by))
+
+    async def remove(self, app: str, by: str) -> Receipt:
+        """Desired state: absent. Raises NotFound where it already is."""
+        return await self._writer.submit(app, partial(changes.remove, app, by))
+
+    async def adopt(self, revision: Revision) -> bool:
+        """``revision`` was found on an instance: make it the head where nothing as new is recorded."""
+        return await self._writer.submit(revision.app, partial(changes.adopt, revision))
+
+    async def hold(self, app: str, by: str, reason: str, seconds: float | None) -> Receipt:
+        """Leave the app alone for ``seconds``, or until it is released. Raises NotFound."""
+        wanted = Hold(by, reason, None)
+        if seconds is not None:
+            until = changes.milliseconds(self._clock.now() + timedelta(seconds=seconds))
+            wanted = Hold(by, reason, until, seconds, self._clock.boottime() + seconds, self._clock.boot_id)
+        return await self._writer.submit(app, partial(changes.hold, app, wanted))
+
+    async def release(self, app: str, by: str) -> Receipt:
+        """End the app's hold. Raises NotFound."""
+        return await self._writer.submit(app, partial(changes.release, app, by))
+
+    async def expire_holds(self) -> list[str]:
+        """Release the apps whose hold is over, and name them. After a reboot a hold's time starts over, once."""
+        now, released = self._clock.boottime(), []
+        for app, head in list(self._heads.items()):
+            hold = head.hold
+            if hold is None or hold.seconds is None:
+                continue
+            if hold.boot_id != self._clock.boot_id:
+                held = replace(hold, expires=self._started + hold.seconds, boot_id=self._clock.boot_id)
+                await self._writer.submit(app, partial(changes.rehold, hold, held))
+                hold = held
+            if hold.expires is not None and hold.expires <= now and await self._writer.submit(app, partial(changes.expire, app, hold)):
+                released.append(app)
+        return released
+
+    # --- what was found and done -----------------------------------------------------------------------
+
+    async def record(self, outcome: Outcome) -> None:
+        """Commit what one pass found and did. Where nothing is new, nothing is written."""
+        await self._writer.submit(outcome.app, partial(changes.record, outcome))
+
+    async def record_events(self, events: Sequence[Event]) -> None:
+        """Commit events that belong to no pass."""
+        await self._writer.submit(None, partial(changes.record_events, tuple(events)))
+
+    # --- history -----------------------------------------------------------------------------------------
+
+    async def newest(self, app: str) -> int:
+        """The newest revision number ever recorded of ``app``, also where it is gone; 0 where there is none."""
+        head = self._heads.get(app)
+        return head.revision.revision if head else await self._history.newest(app)
+
+    async def revisions(self, app: str, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """Rows of ``v_revisions``, newest first, ``spec`` decoded; ``before`` is a revision number."""
+        return await self._history.revisions(app, limit, before)
+
+    async def health(self, app: str, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """Rows of ``v_health``, newest first; ``before`` is an id."""
+        return await self._history.health(app, limit, before)
+
+    async def exits(self, app: str, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """Rows of ``v_exits``, newest first; ``before`` is an id."""
+        return await self._history.exits(app, limit, before)
+
+    async def events(self, app: str | None = None, after: int | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Rows of ``v_events``, oldest first: those after the id ``after``, or, where it is None, the newest."""
+        return await self._history.events(app, after, limit)
+
+    async def prune(self) -> int:
+        """Delete what is over the limits, and give back the room of a log that had grown; the number of rows deleted."""
+        total = 0
+        for table in retention.TABLES:
+            found = await self._history.read(retention.scope(table, self._limits, self._clock.now()))
+            deleted = await self._writer.execute(retention.delete(found)) if found else 0
+            while found and retention.more(deleted):
+                total += deleted
+                deleted = await self._writer.execute(retention.delete(found))
+            total += deleted
+        await self._writer.shrink()
+        return total

@@ -1,0 +1,52 @@
+"""What goes into the store and what comes back, beside the vocabulary of ``model``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from boreas_agent.model import Attempts, Deadline, Event, Exit, Health, InstanceName
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The durable answer to a request; its fields are those of the HTTP answer."""
+
+    app: str
+    version: str
+    revision: int
+    changed: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one reconcile pass of one app found and did; committed whole, in one transaction.
+
+    It speaks of ``revision``: where the head has moved on meanwhile, exits and events are still recorded, the rest
+    is dropped (the next pass speaks of the new head). An exit already recorded (same instance and run) changes nothing.
+    ``gone`` says that a removal has finished: the app leaves the list, its history stays.
+    """
+
+    app: str
+    revision: int
+    health: Health
+    attempts: Mapping[int, Attempts] = field(default_factory=lambda: MappingProxyType({}))
+    proven: str = ""
+    unknown_since: Deadline | None = None
+    homes: frozenset[str] = frozenset()
+    exits: tuple[tuple[InstanceName, Exit], ...] = ()
+    events: tuple[Event, ...] = ()
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """How much history is kept, for each table: the newest ``rows`` and nothing older than ``days``.
+
+    A revision that is a head, and a current health row, are always kept.
+    """
+
+    rows: int = 200_000
+    days: float = 365.0

@@ -1,0 +1,140 @@
+"""The whole scale of levels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boreas_agent.health import assess, unknown
+from boreas_agent.model import Attempts, Deadline, Health, Hold, Phase, Status
+from tests.unit.test_planner import NOW, V1, V2, ended, head, revision, seen, tried
+
+YOUNG = NOW - 3
+
+
+def judge(*args: Any, **more: Any) -> str:
+    health = assess(*args, now=NOW, **more).health
+    return f"{health.level} {health.status} {health.msg}"
+
+
+TWO = revision(replicas=2)
+SCRIPT = revision(type="script", command=["true"])
+
+
+@pytest.mark.parametrize(
+    ("what", "wanted", "attempts", "observed", "expected"),
+    [
+        ("just recorded", V2, (), (), "10 deploying starting"),
+        ("unproven", V2, (), (seen(V2, started=YOUNG),), "30 deploying running for less than 10 s"),
+        ("long enough", V2, (), (seen(V2),), "100 running Running"),
+        ("old one serves", V2, (), (seen(V1),), "50 deploying revision 1 (v1) still serves; starting"),
+        (
+            "cannot be fetched",
+            V2,
+            (tried(V2, failures=3, last_failure="cannot pull x"),),
+            (seen(V1),),
+            "50 deploying revision 1 (v1) still serves; cannot pull x; 3 failures in a row",
+        ),
+        ("partly", TWO, (), (seen(TWO), seen(TWO, 1, started=YOUNG)), "64 deploying 1 of 2 replicas ready; running for less than 10 s"),
+        ("all of two", TWO, (), (seen(TWO), seen(TWO, 1)), "100 running 2 of 2 replicas running"),
+        (
+            "first failure",
+            V2,
+            (tried(V2, failures=1, last_exit=ended(1), not_before=Deadline(NOW + 1, 1, "b")),),
+            (seen(V2, phase=Phase.EXITED),),
+            "5 deploying exited with code 1; trying again",
+        ),
+        (
+            "crash loop",
+            V2,
+            (tried(V2, failures=4, last_exit=ended(1)),),
+            (seen(V2, phase=Phase.EXITED),),
+            "0 failed crash-looping: exited with code 1; 4 failures in a row",
+        ),
+        (
+            "crash loop, running at the moment",
+            V2,
+            (tried(V2, failures=4, last_exit=ended(1)),),
+            (seen(V2, started=YOUNG),),
+            "0 failed crash-looping: exited with code 1; 4 failures in a row",
+        ),
+        (
+            "healed",
+            V2,
+            (tried(V2, failures=1, last_exit=ended(None, signal="SIGKILL"), restarted=Deadline(NOW + 50, 60, "b")),),
+            (seen(V2),),
+            "90 running restarted: killed by SIGKILL",
+        ),
+        ("stopped", revision(replicas=0), (), (), "0 stopped stopped: 0 replicas wanted"),
+        ("removing", revision(kind="remove"), (), (seen(V2),), "0 removing removing: 1 instance left"),
+        ("script runs", SCRIPT, (), (seen(SCRIPT),), "100 running Running"),
+        ("script done", SCRIPT, (tried(SCRIPT, last_exit=ended(0)),), (), "100 completed completed: exited with code 0"),
+        (
+            "script fails once",
+            SCRIPT,
+            (tried(SCRIPT, failures=1, exits=1, last_exit=ended(3)),),
+            (),
+            "5 deploying exited with code 3; attempt 2 of 3 follows",
+        ),
+        ("script failed", SCRIPT, (tried(SCRIPT, failures=3, exits=3, last_exit=ended(3)),), (), "0 failed exited with code 3"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isascii() and len(value) < 40 else "",
+)
+def test_the_level_and_the_words(what: str, wanted: Any, attempts: tuple[Attempts, ...], observed: Any, expected: str) -> None:
+    assert judge(head(wanted, *attempts), observed) == expected
+
+
+def test_a_proven_app_is_healthy_as_soon_as_it_runs_again() -> None:
+    killed = tried(V2, failures=1, last_exit=ended(None, signal="SIGKILL"), restarted=Deadline(NOW + 59, 60, "b"))
+    assert judge(head(V2, killed, proven=V2.instance_hash), [seen(V2, started=NOW)]) == "90 running restarted: killed by SIGKILL"
+
+
+def test_a_proven_app_that_crashes_on_and_on_is_not_healthy_between_its_crashes() -> None:
+    loops = tried(V2, failures=3, last_exit=ended(1), restarted=Deadline(NOW + 59, 60, "b"))
+    assert judge(head(V2, loops, proven=V2.instance_hash), [seen(V2, started=NOW)]).startswith("0 failed crash-looping")
+
+
+def test_a_revision_is_proven_by_its_own_running_time_only() -> None:
+    assert assess(head(V2), [seen(V2)], NOW).proven == V2.instance_hash
+    assert assess(head(V2), [seen(V2, started=YOUNG)], NOW).proven == ""
+
+
+def test_it_says_when_time_alone_will_change_the_verdict() -> None:
+    assert assess(head(V2), [seen(V2, started=YOUNG)], NOW).wake_at == YOUNG + 10
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0, 99), (29, 99), (30, 79), (299, 79), (300, 50), (1e6, 50)])
+def test_an_unknown_state_drops_with_time_and_not_at_once(seconds: float, expected: int) -> None:
+    healthy = replace(head(V2), health=Health(100, Status.RUNNING, "Running"))
+    assert unknown(healthy, "Docker does not answer", NOW, NOW + seconds).health.level == expected
+
+
+def test_a_held_app_says_by_whom_and_why() -> None:
+    assert judge(head(V2, hold=Hold("ops", "debugging", None)), [seen(V2)]) == "100 running Running; held by ops: debugging"
+
+
+phases = st.sampled_from([None, Phase.CREATED, Phase.RUNNING, Phase.PAUSED, Phase.EXITED])
+
+
+@given(st.lists(st.tuples(phases, st.floats(0, 100), st.integers(0, 5)), min_size=1, max_size=4), st.booleans())
+def test_a_level_of_80_or_more_means_that_every_replica_runs(replicas: list[Any], proven: bool) -> None:
+    wanted = revision(replicas=len(replicas))
+    attempts = [tried(wanted, index, failures=count, last_exit=ended(1) if count else None) for index, (_, _, count) in enumerate(replicas)]
+    observed = [seen(wanted, i, phase, started=NOW - age) for i, (phase, age, _) in enumerate(replicas) if phase is not None]
+    health = assess(head(wanted, *attempts, proven=wanted.instance_hash if proven else ""), observed, NOW).health
+    assert 0 <= health.level <= 100
+    assert (health.level >= 80) <= all(phase is Phase.RUNNING for phase, _, _ in replicas)
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.floats(0, 100))
+def test_more_failures_never_make_the_level_higher(fewer: int, more: int, age: float) -> None:
+    fewer, more = sorted((fewer, more))
+    levels = [
+        assess(head(V2, tried(V2, failures=count, last_exit=ended(1) if count else None)), [seen(V2, started=NOW - age)], NOW).health.level
+        for count in (fewer, more)
+    ]
+    assert levels[0] >= levels[1]
