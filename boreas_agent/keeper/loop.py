@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-GRACE = 10.0  # seconds that an idle keeper waits for an agent before it ends
+GRACE = 2.0  # seconds that an idle keeper waits for an agent before it ends
 QUIET = 0.003  # seconds without an event before chores are done, so that they delay nobody who waits
 PATIENCE = 0.05  # seconds that a chore waits for such quiet at most
 TICK = 1.0  # seconds between two looks at the size of the logs
