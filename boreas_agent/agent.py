@@ -43,15 +43,16 @@ DRAIN_SECONDS = 5.0
 def run(settings: Settings) -> int:
     """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    return asyncio.run(_run(settings))
+    with contextlib.closing(WorkDir.open(Path(settings.agent.work_dir))) as work_dir:
+        return asyncio.run(_run(settings, work_dir, SystemClock()))
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _agent(settings) as controlling:
+    async with _agent(settings, work_dir, clock) as controlling:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, controlling}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -63,11 +64,9 @@ async def _run(settings: Settings) -> int:
 
 
 @asynccontextmanager
-async def _agent(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
     """Everything that runs, for as long as the block lasts; yields the controller's task, which must not end before."""
-    clock = SystemClock()
     async with AsyncExitStack() as stack:
-        work_dir = stack.enter_context(contextlib.closing(WorkDir.open(Path(settings.agent.work_dir))))
         history = settings.agent.history
         store = await Store.open(work_dir.database, clock, HistoryLimits(rows=history.rows, days=history.days))
         stack.push_async_callback(store.close)

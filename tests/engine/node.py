@@ -43,7 +43,7 @@ class Node:
         log = self.work_dir.with_suffix(".log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "boreas_agent", "--work-dir", str(self.work_dir), "--host", "127.0.0.1", "--port", str(self.port)],
+                [sys.executable, "-m", "tests.engine.guarded_agent", "--work-dir", str(self.work_dir), "--host", "127.0.0.1", "--port", str(self.port)],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -161,6 +161,7 @@ class Node:
         eventually(lambda: self.get("/v1/status")[1]["apps"] == [], 60)
         self.stop()
         eventually(lambda: not self.keepers(), 15)
+        assert "BlockingError" not in self.work_dir.with_suffix(".log").read_text(), "the agent blocked its event loop; its log says where"
 
 
 @contextmanager
