@@ -16,10 +16,10 @@ from boreas_agent.model import Instance, InstanceName
 from boreas_agent.spec import ScriptPkg
 
 
-def ensure(layout: Layout, identity: str, want: Instance) -> list[str]:
+def ensure(layout: Layout, identity: str, want: Instance, known: bool) -> list[str]:
     """Have the instance's folder and what its run needs; the folders that are not durable yet.
 
-    Raises Terminal where the folder is there and not ours, OSError where it cannot be made.
+    ``known``: the folder was seen to be ours. Raises Terminal where the folder is there and not ours, OSError where it cannot be made.
     """
     folder = layout.folder(want.name)
     layout.log(want.name, "stdout").parent.mkdir(parents=True, exist_ok=True)
@@ -27,20 +27,22 @@ def ensure(layout: Layout, identity: str, want: Instance) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if isinstance(want.pkg, ScriptPkg) and not (folder / script.FILE).exists():
         write_durably(folder / script.FILE, script.text(want.pkg), mode=0o755)
-    if (folder / "instance.json").exists():
-        _check_owner(folder, identity, want.name)
+    if known or _is_ours(folder, identity, want.name):
         return []
-    write_durably(folder / "instance.json", json.dumps({"record": want.record, "identity": identity}))
+    # Not synced: it is of use only with what it speaks of, and that does not outlive a power loss either.
+    write_durably(folder / "instance.json", json.dumps({"record": want.record, "identity": identity}), sync=False)
     return [str(folder.parent), str(layout.apps / want.name.app), str(layout.apps)]
 
 
-def _check_owner(folder: Path, identity: str, name: InstanceName) -> None:
+def _is_ours(folder: Path, identity: str, name: InstanceName) -> bool:
+    """Whether it carries a record of ours; False where it carries none. Raises Terminal for anything else."""
     try:
         carried = read_carried(folder)
     except Invalid:
         raise Terminal(f"cannot start {name}: cannot read {folder}/instance.json; repair it or move the folder away") from None
     if carried and carried.identity != identity:
         raise Terminal(f"cannot start {name}: {folder} belongs to the node {carried.identity}; move it away")
+    return carried is not None
 
 
 def carried_by(want: Instance, identity: str) -> Carried:

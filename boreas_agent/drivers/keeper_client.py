@@ -133,6 +133,7 @@ class Keepers:
         self._cgroup: Path | None = None
         self._links: set[Link] = set()
         self._names: dict[Link, str] = {}
+        self._dialled: set[socket.socket] = set()  # connected, and not yet in the hands of a link
         self._starting = asyncio.Lock()
         self._hash = ""
         self._directory = -1
@@ -160,6 +161,8 @@ class Keepers:
             await asyncio.wait((self._reviving,))
         for link in tuple(self._links):
             link.close()
+        for sock in self._dialled:
+            sock.close()
         if self._directory >= 0:
             await self._in_thread(os.close, self._directory)
             self._directory = -1
@@ -211,6 +214,7 @@ class Keepers:
             return
         link = Link(name.startswith(self._hash), self._notice, self._dropped)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=sock)
+        self._dialled.discard(sock)
         self._links.add(link)
         self._names[link] = name
         with suppress(asyncio.CancelledError, TimeoutError):
@@ -231,6 +235,10 @@ class Keepers:
             sock.close()
             return None
         sock.setblocking(False)
+        self._dialled.add(sock)
+        if self._closed:  # whoever wanted it has been cancelled
+            sock.close()
+            return None
         return sock
 
     def _dropped(self, link: Link) -> None:

@@ -52,7 +52,7 @@ class ProcessDriver:
         self._clock = clock
         self._find_cgroups = find_cgroups
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="process-driver")
-        self._watch = Watch(self._layout, identity, clock, self._in_thread, self._changed)
+        self._watch = Watch(self._layout, identity, clock, in_thread=self._in_thread, changed=self._changed, linked=self._linked)
         self._keepers = Keepers(self._layout.keeper, self._in_thread, self._watch.noticed)
         self._locks: dict[InstanceName, asyncio.Lock] = {}
         self._starts: set[asyncio.Task[None]] = set()
@@ -104,6 +104,9 @@ class ProcessDriver:
         finally:
             self._listeners.discard(mailbox)
 
+    def _linked(self, keeper: tuple[int, int]) -> bool:
+        return self._keepers.linked(keeper)
+
     def _changed(self, app: str) -> None:
         for listener in self._listeners:
             listener.put(app)
@@ -147,7 +150,7 @@ class ProcessDriver:
 
     def _make_ready(self, want: Instance, run: int, tracked: Tracked | None) -> _Ready:
         request = launch.request(want, run, self._layout, self._identity)
-        request["sync"] = folders.ensure(self._layout, self._identity, want)
+        request["sync"] = folders.ensure(self._layout, self._identity, want, known=tracked is not None)
         tree = self._tree(tracked)
         return _Ready(request, leftovers=tree is not None and bool(tree.members()))
 

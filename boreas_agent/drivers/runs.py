@@ -100,9 +100,15 @@ def parse_claim(run: int, data: Mapping[str, Any]) -> Claim:
 
 
 def read_carried(folder: Path) -> Carried | None:
-    """What the folder carries; None where it carries nothing yet. Raises Invalid where it cannot be understood."""
+    """What the folder carries; None where it carries nothing yet. Raises Invalid where it cannot be understood.
+
+    A file that ends in the middle was not durable when the machine went down: nothing it spoke of can run any more.
+    """
     try:
-        data = json.loads((folder / "instance.json").read_bytes())
+        text = (folder / "instance.json").read_bytes()
+        if not text.endswith(b"}"):
+            return None
+        data = json.loads(text)
         revision = records.decode(data["record"])
         replica = int(folder.name.partition(".")[2])
         name = InstanceName(revision.app, revision.revision, replica)
@@ -203,8 +209,11 @@ def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def write_durably(path: Path, content: str, mode: int = 0o600) -> None:
-    """The whole file or nothing of it, also after a power loss (its folder is made durable by whoever goes on)."""
+def write_durably(path: Path, content: str, mode: int = 0o600, *, sync: bool = True) -> None:
+    """The whole file or nothing of it, also after a power loss (its folder is made durable by whoever goes on).
+
+    Without ``sync`` a power loss may leave less than the whole: for what is made anew where it is found so.
+    """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -212,7 +221,8 @@ def write_durably(path: Path, content: str, mode: int = 0o600) -> None:
             file.write(content)
             file.flush()
             os.fchmod(fd, mode)
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         draft.rename(path)
     except OSError:
         draft.unlink(missing_ok=True)

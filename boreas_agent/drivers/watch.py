@@ -31,21 +31,27 @@ _log = logging.getLogger(__name__)
 
 
 class Watch:
-    """All instances of one node identity under one work dir; ``changed`` is told the app of every run that ends."""
+    """All instances of one node identity under one work dir; ``changed`` is told the app of every run that ends.
 
-    def __init__(
+    ``linked`` says whether a keeper would tell us of an exit by itself.
+    """
+
+    def __init__(  # noqa: PLR0913  # whose instances, and three ways to ask and tell the driver
         self,
         layout: Layout,
         identity: str,
         clock: Clock,
+        *,
         in_thread: Callable[..., Awaitable[Any]],
         changed: Callable[[str], None],
+        linked: Callable[[tuple[int, int]], bool],
     ) -> None:
         self._layout = layout
         self._identity = identity
         self._clock = clock
         self._in_thread = in_thread
         self._changed = changed
+        self._linked = linked
         self._tracked: dict[InstanceName, Tracked] = {}
         self._looks = itertools.count(1)
         self._scanned = False
@@ -192,6 +198,8 @@ class Watch:
         """The process of the current run has ended."""
         self._unwatch(tracked)
         if tracked.running and tracked.settling is None:
+            if tracked.number not in tracked.noted:
+                tracked.hint.clear()
             tracked.settling = asyncio.get_running_loop().create_task(self._settle(tracked))
 
     async def _settle(self, tracked: Tracked) -> None:
@@ -210,6 +218,8 @@ class Watch:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + KEEPER_SECONDS
         claim = self._current_claim(run)
+        if claim and self._linked(claim.keeper):
+            await _hinted(tracked)
         while True:
             tracked.hint.clear()
             told: Mapping[str, Any] | None = run.ended or tracked.noted.get(run.number)
@@ -220,8 +230,7 @@ class Watch:
                     told = await self._in_thread(self._write_unknown, tracked.folder, run.number, UNKNOWN if claim else REBOOTED)
             if told is not None:
                 return told
-            with suppress(TimeoutError):
-                await asyncio.wait_for(tracked.hint.wait(), timeout=0.05)
+            await _hinted(tracked)
 
     def _write_unknown(self, folder: Path, number: int, reason: str) -> Mapping[str, Any]:
         seen = self._clock.boottime() if reason == UNKNOWN else None
@@ -244,3 +253,9 @@ class Watch:
         err = (self._layout.log(name, "stderr"), claim.stderr, ended.get("stderr", after.stderr if after else None))
         text: str = await self._in_thread(script.tail, (out, err))
         return text
+
+
+async def _hinted(tracked: Tracked) -> None:
+    """There is news of an end, or it is time to look for some."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(tracked.hint.wait(), timeout=0.05)

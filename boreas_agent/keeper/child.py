@@ -29,7 +29,7 @@ def child(channel: int, keeper: tuple[int, int], boot: str, cgroup: str | None) 
         _prepare(channel, keeper[0])
         joined = cgroup if cgroup and _joined(cgroup) else None
         identity = {"pid": os.getpid(), "start": start_ticks(), "boot": boot, "keeper": keeper, "cgroup": joined}
-        json.loads(json.dumps(identity))  # touches the memory that the request will need, while nobody waits for it
+        _rehearse()
         become(_request(), identity)
     except BaseException as error:  # noqa: BLE001 - a child must never return into the keeper's loop
         _report(error=f"cannot start the process: {error!r}")
@@ -69,6 +69,23 @@ def _joined(cgroup: str) -> bool:
             return False
         return True
     return False
+
+
+def _rehearse() -> None:
+    """Go through the motions while nobody waits: the first time, every page that is touched has to be copied."""
+    sample = {
+        "env": {f"NAME_{number}": "value" for number in range(20)},
+        "argv": ["/", "x"],
+        "sync": [],
+        "run": 1,
+        "folder": "/proc/self/fd",
+    }
+    request = json.loads(json.dumps(sample)) | {"program": "/dev/null/", "cwd": "/", "user": None, "opens": None}
+    _redirect(os.devnull, 1)
+    with contextlib.suppress(OSError):
+        _claim(request, {"pid": os.getpid()})
+    with contextlib.suppress(Refused):
+        _execute(request)
 
 
 def _request() -> dict[str, Any]:
@@ -135,11 +152,13 @@ def _claim(request: dict[str, Any], content: dict[str, Any]) -> dict[str, Any] |
         if max(int(entry[:-6]) for entry in os.listdir(folder) if entry.endswith(".claim")) > run:
             os.unlink(name)
             return None
+        os.unlink(draft)  # before the sync: one commit of the journal for all three
         os.fsync(fd)
     except FileExistsError:
         return None
     finally:
-        os.unlink(draft)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
         os.close(fd)
     for path in (folder, *request["sync"]):
         sync(path)

@@ -43,7 +43,17 @@ class Node:
         log = self.work_dir.with_suffix(".log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.engine.guarded_agent", "--work-dir", str(self.work_dir), "--host", "127.0.0.1", "--port", str(self.port)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.engine.guarded_agent",
+                    "--work-dir",
+                    str(self.work_dir),
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(self.port),
+                ],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -18,7 +18,7 @@ from blockbuster import blockbuster_ctx
 from boreas_agent.drivers import keeper_client, procfs
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import Transient
-from boreas_agent.model import Observed, Phase
+from boreas_agent.model import Instance, Observed, Phase
 from tests.engine.processes import Ground, alive, ended, ground, only, seen_in, shell, sleeper, want
 from tests.waiting import eventually, eventually_async
 
@@ -35,7 +35,7 @@ def copies(place: Ground) -> list[int]:
     return [one.pid for one in procfs.processes() if procfs.has_environment(one.pid, mark)]
 
 
-def marked(place: Ground, app: str = "web") -> object:
+def marked(place: Ground, app: str = "web") -> Instance:
     return sleeper(app, environment={"BOREAS_TEST": place.identity})
 
 
@@ -136,7 +136,7 @@ async def heal(driver: ProcessDriver, place: Ground) -> Observed:
         seen = await driver.observe("web")
         if seen and seen[0].phase is Phase.RUNNING and alive(int(seen[0].ref)):
             return seen[0]
-        if not seen or seen[0].phase is Phase.EXITED:
+        if not seen or seen[0].phase in {Phase.CREATED, Phase.EXITED}:
             await driver.start(marked(place), seen[0].run if seen else 0)
 
 

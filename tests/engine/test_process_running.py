@@ -13,11 +13,9 @@ import pytest
 
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import Terminal, Transient
-from boreas_agent.model import Phase
+from boreas_agent.model import Instance, Phase
 from tests.engine.processes import Ground, alive, ended, ground, only, seen_in, shell, sleeper, want
 from tests.waiting import eventually
-
-PYTHON = "/usr/bin/env python3"
 
 
 @pytest.fixture
@@ -26,12 +24,14 @@ def place(tmp_path: Path) -> Iterator[Ground]:
         yield made
 
 
-def output_of(place: Ground, app_want, driver_work=None) -> str:
+def output_of(place: Ground, asked: Instance) -> str:
+    """What the instance wrote until it ended well."""
+
     async def work(driver: ProcessDriver) -> str:
-        await driver.start(app_want, 0)
-        done = await ended(driver, app_want.name.app)
-        assert done.ok, f"{done}: {place.log(app_want, 'stderr')}"
-        return place.log(app_want)
+        await driver.start(asked, 0)
+        done = await ended(driver, asked.name.app)
+        assert done.ok, f"{done}: {place.log(asked, 'stderr')}"
+        return place.log(asked)
 
     return place.run(work)
 
@@ -74,7 +74,14 @@ def test_a_process_starts_with_default_signals_in_its_own_session_with_a_usual_u
 
 
 def test_a_process_dies_of_no_death_but_its_own(place: Ground) -> None:
-    asked = want(command=["/usr/bin/env", "python3", "-c", "import ctypes; i = ctypes.c_int(7); ctypes.CDLL(None).prctl(2, ctypes.byref(i)); print(i.value)"])
+    asked = want(
+        command=[
+            "/usr/bin/env",
+            "python3",
+            "-c",
+            "import ctypes; i = ctypes.c_int(7); ctypes.CDLL(None).prctl(2, ctypes.byref(i)); print(i.value)",
+        ]
+    )
     assert output_of(place, asked).strip() == "0"
 
 
@@ -118,7 +125,9 @@ def test_a_program_in_the_release_folder_runs_as_its_user(place: Ground) -> None
     assert output_of(place, want(command=["./tool"], user="nobody")) == "nobody\n"
 
 
-@pytest.mark.parametrize(("user", "sentence"), [("no-such-user", "there is no user 'no-such-user'"), ("root:nope", "there is no group 'nope'")])
+@pytest.mark.parametrize(
+    ("user", "sentence"), [("no-such-user", "there is no user 'no-such-user'"), ("root:nope", "there is no group 'nope'")]
+)
 def test_an_unknown_user_is_refused_with_a_sentence(place: Ground, user: str, sentence: str) -> None:
     async def work(driver: ProcessDriver) -> None:
         with pytest.raises(Terminal, match=f"cannot start web.1.0: {sentence}"):
@@ -278,7 +287,7 @@ def test_removing_deletes_the_folder_and_keeps_the_logs(place: Ground) -> None:
         await driver.start(asked, 0)
         eventually(lambda: place.log(asked))
         seen = await only(driver)
-        with pytest.raises(Transient, match="cannot remove web.1.0: it still runs"):
+        with pytest.raises(Transient, match=r"cannot remove web\.1\.0: it still runs"):
             await driver.remove(seen)
         await driver.stop(seen, "SIGTERM", 5)
         await driver.remove(await only(driver))

@@ -41,7 +41,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
 
 def pids_in(path: Path, count: int) -> list[int]:
     """The pids that the processes wrote down, once there are so many."""
-    return eventually(lambda: [int(pid) for pid in path.read_text().split()] if path.exists() and len(path.read_text().split()) >= count else [])
+    return eventually(
+        lambda: [int(pid) for pid in path.read_text().split()] if path.exists() and len(path.read_text().split()) >= count else []
+    )
 
 
 def test_a_stopped_process_tells_how_it_ended(place: Ground) -> None:
