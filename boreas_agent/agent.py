@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from another: the writer's answers wait for it on the way to the client."""
 DRAIN_SECONDS = 5.0
+STOP_SECONDS = 20.0
 
 
 def run(settings: Settings) -> int:
@@ -52,6 +53,21 @@ async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(_serve(settings, work_dir, clock, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    done, _ = await asyncio.wait({serving}, timeout=STOP_SECONDS)
+    if not done:  # it hangs in its start or its end; apps do not mind
+        serving.cancel()
+    try:
+        return await serving
+    except asyncio.CancelledError:
+        log.warning("the agent was stopped before it had come to an end by itself")
+        return 0
+
+
+async def _serve(settings: Settings, work_dir: WorkDir, clock: Clock, stop: asyncio.Event) -> int:
     async with _agent(settings, work_dir, clock) as controlling:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, controlling}, return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +89,7 @@ async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIt
         drivers = _drivers(settings, work_dir, clock)
         reconciler = Reconciler(store, drivers, clock, lambda: random.uniform(-1, 1))  # noqa: S311  # jitter, not a secret
         controller = Controller(reconciler, store, drivers, clock, settings.agent.resync_interval)
-        api = create_app(store, controller.wake, lambda: controller.ready, ApiSettings(settings.server.trusted_networks))
+        api = create_app(store, controller.requested, lambda: controller.ready, ApiSettings(settings.server.trusted_networks))
         host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port))
         await _note(store, "AgentStarted", f"boreas-agent {__version__} started with pid {os.getpid()}")
         stack.push_async_callback(_note, store, "AgentStopped", f"boreas-agent {__version__} stopped; apps go on running")

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 FIRST_PASS_SECONDS = 10.0
 """The first pass counts as finished after so long, even if some app's fetch or stop still goes on."""
 PRUNE_SECONDS = 600.0
+GATHER_SECONDS = 0.25
+"""Requests for one app that follow each other more quickly than this are carried out together."""
 MAX_RETRY_SECONDS = 60.0
 
 
@@ -39,6 +41,7 @@ class Controller:
         self._look_at_all = asyncio.Event()
         self._surveyed: dict[str, Sequence[Observed]] = {}
         self._worked: set[str] = set()
+        self._requested: dict[str, float] = {}  # boot second from which on a request is looked at without delay
         self._failures: dict[str, int] = {}
         self._waited_for: set[str] | None = None
         self._ready = asyncio.Event()
@@ -52,6 +55,17 @@ class Controller:
     def wake(self, app: str) -> None:
         """Something about ``app`` may have changed."""
         self._surveyed.pop(app, None)
+        self._queue.add(app)
+
+    def requested(self, app: str) -> None:
+        """Somebody wants something else of ``app``: the first request is looked at now, a quick series of them once in a while."""
+        self._surveyed.pop(app, None)
+        now = self._clock.boottime()
+        at = self._requested.get(app, now)
+        if at > now:
+            self._queue.add_after(app, at - now)
+            return
+        self._requested[app] = now + GATHER_SECONDS
         self._queue.add(app)
 
     async def run(self) -> None:
@@ -118,6 +132,7 @@ class Controller:
         for app in await self._store.expire_holds():
             self.wake(app)
         self._worked.clear()
+        self._requested = {app: at for app, at in self._requested.items() if at > self._clock.boottime()}
         seen = await self._reconciler.survey()
         for app in {*seen, *self._store.heads}:
             if app in seen and app not in self._worked and not self._queue.processing(app):

@@ -353,6 +353,11 @@ def masked(pkg: Pkg) -> dict[str, Any]:
     return data
 
 
+def masked_text(pkg: Pkg) -> str:
+    """:func:`masked` as JSON."""
+    return _SORTED(masked(pkg)) if pkg.environment else pkg.canonical_text
+
+
 def spec_hash(version: str, pkg: Pkg) -> str:
     """Identifies the request: equal hashes are the same desired state."""
     return _digest(f'{{"pkg":{pkg.canonical_text},"version":{_SORTED(version)}}}')

@@ -235,7 +235,10 @@ class Keeper:
         cgroup = f"{self.cgroups}/{'.'.join(map(str, self.identity))}.{self.forks}" if self.cgroups else None
         pid = os.fork()
         if pid == 0:
-            child(theirs.detach(), self.identity, self.boot, cgroup)
+            try:
+                child(theirs.detach(), self.identity, self.boot, cgroup)
+            finally:
+                os._exit(127)  # whatever happened: there must not be a second keeper in its place
         theirs.close()
         ours.settimeout(2.0)
         forked = self.children[pid] = Child(pid, ours, cgroup)

@@ -5,7 +5,6 @@ What people read is clipped to a bounded length here, whatever wrote it; what th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -39,7 +38,7 @@ def revision_row(revision: Revision) -> Row:
         revision.kind,
         revision.pkg.type,
         records.encode(revision),
-        json.dumps(spec.masked(revision.pkg), separators=(",", ":")),
+        spec.masked_text(revision.pkg),
         timestamp(revision.submitted_at),
         revision.submitted_by,
     )
