@@ -42,7 +42,8 @@ def after_exit(attempts: Attempts, key: str, ended: Exit, pkg: Pkg, moment: Mome
     """
     policy = pkg.restart
     lasted = ended.seconds
-    row = 0 if lasted is not None and lasted >= policy.reset_after_seconds else attempts.failures
+    stable = pkg.type != "script" and lasted is not None and lasted >= policy.reset_after_seconds  # a script is to end, not to run long
+    row = 0 if stable else attempts.failures
     was_healthy = lasted is None or lasted >= min(pkg.rollout.min_healthy_seconds, policy.reset_after_seconds)
     free = was_healthy if row == 0 else attempts.free
     wait = None if row == 0 and free else moment.after(delay_seconds(policy, row + 1 - free, moment.chance))
@@ -77,6 +78,11 @@ def after_start(attempts: Attempts, policy: Restart, moment: Moment) -> Attempts
         restarts=attempts.restarts + again,
         restarted=moment.after(policy.reset_after_seconds) if again else attempts.restarted,
     )
+
+
+def after_stable_running(attempts: Attempts) -> Attempts:
+    """``attempts`` once the current run has lasted ``reset_after_seconds``: what failed before it is history."""
+    return replace(attempts, failures=0, exits=0, free=False)
 
 
 def finished(attempts: Attempts, pkg: Pkg) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import ALL_APPS, Driver
@@ -26,6 +27,7 @@ PRUNE_SECONDS = 600.0
 GATHER_SECONDS = 0.25
 """Requests for one app that follow each other more quickly than this are carried out together."""
 MAX_RETRY_SECONDS = 60.0
+LISTEN_AGAIN_SECONDS = 5.0
 
 
 class Controller:
@@ -108,11 +110,16 @@ class Controller:
     # --- all apps --------------------------------------------------------------------------------
 
     async def _listen(self, driver: Driver) -> None:
-        async for app in driver.events():
-            if app == ALL_APPS:
-                self._look_at_all.set()
-            else:
-                self.wake(app)
+        while True:
+            try:
+                async for app in driver.events():
+                    if app == ALL_APPS:
+                        self._look_at_all.set()
+                    else:
+                        self.wake(app)
+            except Exception:
+                log.exception("a driver's events failed, listening again; the resync sees what happens meanwhile")
+            await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
     async def _resync_for_ever(self) -> None:
         while True:
@@ -122,28 +129,44 @@ class Controller:
             except Exception:
                 log.exception("resync failed, trying again at the next one")
             try:
-                async with asyncio.timeout(self._resync_seconds):
+                async with asyncio.timeout(self._until_resync()):
                     await self._look_at_all.wait()
             except TimeoutError:
                 continue
 
+    def _until_resync(self) -> float:
+        """Seconds; sooner where a hold ends before."""
+        ends = [head.hold.expires for head in self._store.heads.values() if head.hold is not None and head.hold.expires is not None]
+        return max(0.1, min(self._resync_seconds, min(ends, default=float("inf")) - self._clock.boottime()))
+
     async def _resync(self) -> None:
         """One look at everything, then every app is checked against what was seen of it."""
-        for app in await self._store.expire_holds():
-            self.wake(app)
+        await self._expire_holds()
         self._worked.clear()
         self._requested = {app: at for app, at in self._requested.items() if at > self._clock.boottime()}
-        seen = await self._reconciler.survey()
-        for app in {*seen, *self._store.heads}:
-            if app in seen and app not in self._worked and not self._queue.processing(app):
-                self._surveyed[app] = seen[app]
+        looked_at: set[str] = set()
+        async with aclosing(self._reconciler.survey()) as survey:
+            async for seen in survey:
+                for app, observed in seen.items():
+                    if app not in self._worked and self._queue.idle(app):
+                        self._surveyed[app] = observed
+                    self._queue.add(app)
+                looked_at |= seen.keys()
+        for app in self._store.heads.keys() - looked_at:
             self._queue.add(app)
         if self._waited_for is None:
-            self._waited_for = {*seen, *self._store.heads}
+            self._waited_for = {*looked_at, *self._store.heads} - self._worked
             self._passed("")
         if self._clock.boottime() - self._pruned > PRUNE_SECONDS:
             self._pruned = self._clock.boottime()
             await self._store.prune()
+
+    async def _expire_holds(self) -> None:
+        try:
+            for app in await self._store.expire_holds():
+                self.wake(app)
+        except BoreasError as error:  # the apps that nobody holds must not wait for it
+            log.warning("cannot release what is held no longer", extra={"error": str(error)})
 
     def _passed(self, app: str) -> None:
         if self._waited_for is not None:

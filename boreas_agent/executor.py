@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, assert_never
 
 from boreas_agent.drivers.base import Driver
-from boreas_agent.errors import BoreasError, Terminal
+from boreas_agent.errors import BoreasError, Terminal, Unavailable
 from boreas_agent.model import (
     Action,
     Event,
@@ -48,7 +48,7 @@ class Failure:
     """An action that did not work: the replicas that cannot start for it (none: another matter), why, and whether waiting helps."""
 
     replicas: tuple[int, ...]
-    message: str
+    event: Event
     hopeless: bool
 
 
@@ -109,11 +109,10 @@ class Executor:
         except _Superseded:
             done.superseded = True
         except BoreasError as error:
-            replicas = _not_started(action, plan)
-            done.failures.append(Failure(replicas, str(error), isinstance(error, Terminal)))
-            known = [head.attempts[replica].last_failure for replica in replicas if replica in head.attempts]
-            if str(error) not in known:  # the same failure again is no news
-                done.events.append(_event(f"{type(action).__name__}Failed", action, str(error)))
+            # A driver that cannot answer says nothing about the app: it is asked again, and no attempt is counted.
+            replicas = () if isinstance(error, Unavailable) else _not_started(action, plan)
+            event = _event(f"{type(action).__name__}Failed", action, str(error))
+            done.failures.append(Failure(replicas, event, isinstance(error, Terminal)))
 
     async def _do(self, action: Action, head: Head, done: Done) -> None:
         match action:
@@ -148,10 +147,12 @@ class Executor:
         try:
             while not task.done():
                 changed = asyncio.ensure_future(self._desired.changed(head.app))
-                await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
-                if not task.done() and self._superseded(head):
-                    raise _Superseded
+                try:
+                    if self._superseded(head):  # asked after ``changed``, so that no change falls between the two
+                        raise _Superseded
+                    await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
             return task.result()
         finally:
             if not task.done():

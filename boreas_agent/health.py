@@ -55,13 +55,13 @@ def assess(head: Head, observed: Sequence[Observed], now: float) -> Assessment:
         return Assessment(Health(0, Status.REMOVING, f"removing: {_count(len(observed), 'instance')} left"), "")
     if revision.pkg.replicas == 0:
         health = Health(0, Status.DEPLOYING, "stopping") if observed else Health(0, Status.STOPPED, "stopped: 0 replicas wanted")
-        return _with_hold(head, Assessment(health, head.proven))
+        return Assessment(health, head.proven)
     current, rest = sort_out(head, observed)
     replicas = [_replica(head, index, current.get(index), now) for index in range(revision.pkg.replicas)]
     old = next((seen for seen in rest if seen.phase is Phase.RUNNING and seen.hash != revision.instance_hash), None)
     proven = revision.instance_hash if all(r.seasoned for r in replicas) else head.proven
     wakes = [r.wake_at for r in replicas if r.wake_at is not None]
-    return _with_hold(head, Assessment(_judge(head, replicas, old), proven, min(wakes, default=None)))
+    return Assessment(_judge(head, replicas, old), proven, min(wakes, default=None))
 
 
 def _replica(head: Head, index: int, seen: Observed | None, now: float) -> _Replica:
@@ -79,22 +79,22 @@ def _replica(head: Head, index: int, seen: Observed | None, now: float) -> _Repl
     if tried.failures < CRASH_LOOP or (pkg.type == "script" and not tried.last_failure):
         return _Replica(_State.WAITING, f"{_last_words(tried)}; {_next_try(tried, pkg)}")
     looping = _last_words(tried) if tried.last_failure else f"crash-looping: {_last_words(tried)}"
-    return _Replica(_State.LOOPING, f"{looping}; {_count(tried.failures, 'failure')} in a row")
+    return _Replica(_State.LOOPING, looping)  # without a count: each would be another row of history
 
 
 def _running(head: Head, tried: Attempts, seen: Observed, now: float) -> _Replica:
     pkg = head.revision.pkg
     settled_at = None if seen.started is None else seen.started + pkg.rollout.min_healthy_seconds
     seasoned = settled_at is not None and now >= settled_at
-    proven = head.proven == head.revision.instance_hash and tried.failures < CRASH_LOOP
+    proven = head.proven == head.revision.instance_hash and tried.exits < CRASH_LOOP
     blemish, blemish_ends = "", None
     if tried.restarted is not None and tried.restarted.at > now:
         blemish, blemish_ends = f"restarted: {_last_words(tried)}", tried.restarted.at
     if seasoned or proven:
         later = [at for at in (blemish_ends, None if seasoned else settled_at) if at is not None]
         return _Replica(_State.READY, "running", min(later, default=None), seasoned, blemish)
-    if tried.failures >= CRASH_LOOP and pkg.type != "script":
-        return _Replica(_State.LOOPING, f"crash-looping: {_last_words(tried)}; {_count(tried.failures, 'failure')} in a row", settled_at)
+    if tried.exits >= CRASH_LOOP and pkg.type != "script":  # it runs: starts that failed before it do not matter any more
+        return _Replica(_State.LOOPING, f"crash-looping: {_last_words(tried)}", settled_at)
     return _Replica(_State.STARTING, f"running for less than {pkg.rollout.min_healthy_seconds:g} s", settled_at)
 
 
@@ -135,16 +135,7 @@ def unknown(head: Head, why: str, since: float, now: float) -> Assessment:
     level = min(head.health.level, ceiling)
     status = Status.DEGRADED if head.health.status is Status.RUNNING and level < 80 else head.health.status
     later = [since + after for after, _ in UNKNOWN_STEPS if since + after > now]
-    return _with_hold(head, Assessment(Health(level, status, f"state unknown: {why}"), head.proven, min(later, default=None)))
-
-
-def _with_hold(head: Head, assessment: Assessment) -> Assessment:
-    """A held app says so, whatever else is true of it."""
-    if head.hold is None:
-        return assessment
-    health = assessment.health
-    note = f"held by {head.hold.by}" + (f": {head.hold.reason}" if head.hold.reason else "")
-    return Assessment(Health(health.level, health.status, f"{health.msg}; {note}"), assessment.proven, assessment.wake_at)
+    return Assessment(Health(level, status, f"state unknown: {why}"), head.proven, min(later, default=None))
 
 
 def _last_words(tried: Attempts) -> str:

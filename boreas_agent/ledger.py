@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from boreas_agent.backoff import Moment, after_exit, after_start
+from boreas_agent.backoff import Moment, after_exit, after_stable_running, after_start
 from boreas_agent.model import Attempts, Deadline, Event, Exit, Head, InstanceName, Observed, Phase
 from boreas_agent.planner import sort_out
 from boreas_agent.spec import Pkg
@@ -23,6 +23,8 @@ class Account:
     attempts: Mapping[int, Attempts]
     exits: tuple[tuple[InstanceName, Exit], ...] = ()
     events: tuple[Event, ...] = ()
+    leftovers: tuple[tuple[InstanceName, Exit], ...] = ()
+    """How instances ended that stand for no replica: to be recorded, new or not, before they are removed."""
 
 
 def enter(head: Head, observed: Sequence[Observed], moment: Moment, wall: datetime) -> Account:
@@ -40,8 +42,8 @@ def enter(head: Head, observed: Sequence[Observed], moment: Moment, wall: dateti
         if tried != Attempts(replica, revision.instance_hash):
             attempts[replica] = tried
     events = tuple(Event("Exited", _tell(name, one), head.app, name.revision) for name, one in ended)
-    leftovers = [(seen.name, one) for seen in rest if seen.phase is Phase.EXITED for one in seen.exits]
-    return Account(attempts, (*ended, *leftovers), events)
+    leftovers = tuple((seen.name, one) for seen in rest for one in seen.exits)
+    return Account(attempts, tuple(ended), events, leftovers)
 
 
 def _remembered(head: Head, replica: int, moment: Moment) -> Attempts:
@@ -64,11 +66,21 @@ def _seen(tried: Attempts, seen: Observed, pkg: Pkg, moment: Moment) -> tuple[At
             continue
         if not tried.started:
             tried = after_start(tried, pkg.restart, moment)
-        tried = after_exit(tried, key, one, pkg, moment)
+        tried = after_exit(tried, key, one, pkg, _ended(seen, one, moment))
         new.append(one)
-    if seen.phase in (Phase.RUNNING, Phase.PAUSED) and not tried.started:
-        tried = after_start(tried, pkg.restart, moment)
+    if seen.phase in (Phase.RUNNING, Phase.PAUSED):
+        if not tried.started:
+            tried = after_start(tried, pkg.restart, moment)
+        if tried.failures and seen.started is not None and moment.boottime - seen.started >= pkg.restart.reset_after_seconds:
+            tried = after_stable_running(tried)
     return tried, new
+
+
+def _ended(seen: Observed, one: Exit, moment: Moment) -> Moment:
+    """When ``one`` ended, where that is known: so that an account that could not be recorded comes out the same the next time."""
+    if one is seen.last_exit and seen.started is not None and one.seconds is not None:
+        return replace(moment, boottime=min(moment.boottime, seen.started + one.seconds))
+    return moment
 
 
 def _missing(tried: Attempts, pkg: Pkg, moment: Moment, wall: datetime) -> tuple[Attempts, list[Exit]]:

@@ -50,13 +50,14 @@ def plan(head: Head, observed: Sequence[Observed], now: float) -> Plan:
     gates = [need.wake_at for need in needs if need.wake_at is not None]
     unsettled = [at for seen in superseded if (at := _settles_at(seen)) is not None and at > now]
     if superseded and (unsettled or (gates and not creating and not current)):
-        return Plan(_end(surplus, head), min([*unsettled, *gates]))
+        return Plan(tuple(step for step in _end(surplus, head) if step), min([*unsettled, *gates]))
 
     wants = instances(head.revision, due) if due else {}
     prepare = tuple(Prepare(wants[replica], due[replica]) for replica in creating[:1])
     repairs = tuple(action for need in needs for action in need.repairs)
     starts = tuple(Start(want, current[replica].run if replica in current else 0, due[replica]) for replica, want in wants.items())
-    steps = (prepare, *_end([*surplus, *superseded], head), repairs, starts)
+    stops, removes = _end([*surplus, *superseded], head)
+    steps = (prepare, stops, starts, repairs, removes)
     return Plan(tuple(step for step in steps if step), min(gates, default=None))
 
 
@@ -115,16 +116,14 @@ def _settles_at(seen: Observed) -> float | None:
     return seen.started + SETTLE_SECONDS
 
 
-def _end(doomed: Sequence[Observed], head: Head) -> tuple[tuple[Action, ...], ...]:
-    """Stop what runs, then remove all of it."""
-    if not doomed:
-        return ()
+def _end(doomed: Sequence[Observed], head: Head) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
+    """Stop what runs; remove what has ended. What is stopped now is removed by a later plan, when its end is on record."""
     stop = head.revision.pkg.stop
     stops = tuple(
         Stop(seen, stop.signal, stop.grace_seconds, _why_end(seen, head)) for seen in doomed if seen.phase in (Phase.RUNNING, Phase.PAUSED)
     )
-    removes = tuple(Remove(seen, _why_end(seen, head)) for seen in doomed)
-    return (stops, removes) if stops else (removes,)
+    removes = tuple(Remove(seen, _why_end(seen, head)) for seen in doomed if seen.phase not in (Phase.RUNNING, Phase.PAUSED))
+    return stops, removes
 
 
 def _why_end(seen: Observed, head: Head) -> str:

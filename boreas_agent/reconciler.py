@@ -6,13 +6,15 @@ lost by acting (exits that the driver forgets) is committed before.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from boreas_agent import health as judge
 from boreas_agent import ledger, planner
-from boreas_agent.backoff import Moment, after_failure
+from boreas_agent.backoff import Moment, after_failure, delay_seconds
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import Driver
 from boreas_agent.errors import Invalid, Unavailable
@@ -28,9 +30,11 @@ from boreas_agent.model import (
     Plan,
     Remove,
     Revision,
+    Start,
     Status,
 )
 from boreas_agent.records import decode
+from boreas_agent.spec import Restart
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import Outcome
 
@@ -41,6 +45,17 @@ MAX_PASSES = 20
 BREATH_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 """When to look again at a driver that could not answer, or to try again to stop or remove what would not go."""
+
+
+_STUCK_POLICY = Restart(initial_delay_seconds=RETRY_SECONDS, max_delay_seconds=60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stuck:
+    """What could not be done for an app the last time, and how often in a row."""
+
+    message: str
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +76,44 @@ class Reconciler:
         self._clock = clock
         self._chance = chance
         self._homes: dict[str, set[str]] = {}
+        self._stuck: dict[str, _Stuck] = {}
         self._executor = Executor(self._drivers.__getitem__, store, self._tell_fetching)
 
     # --- everything ------------------------------------------------------------------------------
 
-    async def survey(self) -> Mapping[str, Sequence[Observed]]:
-        """Look at everything once; adopt what runs and is not in the database. Returns what was seen, by app.
+    async def survey(self) -> AsyncGenerator[Mapping[str, Sequence[Observed]], None]:
+        """Look at everything once; adopt what runs and is not in the database. Gives what was seen, by app.
 
-        Apps of a driver that cannot answer are left out, so that each of them finds out in its own pass.
+        An app is given as soon as all of its drivers have answered, so that none waits for a driver that is none of
+        its own. Apps of a driver that cannot answer are left out: each of them finds out in its own pass.
         """
         seen: dict[str, list[Observed]] = {}
-        complete = set(self._drivers.values())
-        for driver in set(self._drivers.values()):
-            try:
-                found = await driver.observe_all()
-            except Unavailable:
-                complete.discard(driver)
-                continue
-            for app, observed in found.items():
+        answered: set[Driver] = set()
+        given: set[str] = set()  # or unknown
+        looks = {asyncio.ensure_future(driver.observe_all()): driver for driver in set(self._drivers.values())}
+        try:
+            while looks:
+                done, _ = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+                for look in done:
+                    driver = looks.pop(look)
+                    with suppress(Unavailable):
+                        given |= await self._take_in(look.result(), seen)
+                        answered.add(driver)
+                heads = {app for app in {*seen, *self._store.heads} - given if self._homes_of(app, self._store.head(app)) <= answered}
+                given |= heads
+                yield {app: seen.get(app, ()) for app in heads}
+        finally:
+            for look in looks:
+                look.cancel()
+
+    async def _take_in(self, found: Mapping[str, Sequence[Observed] | None], seen: dict[str, list[Observed]]) -> set[str]:
+        """Add what one driver found to ``seen``, and adopt it; the apps of which it could not say enough."""
+        for app, observed in found.items():
+            if observed is not None:
                 seen.setdefault(app, []).extend(observed)
                 self._homes.setdefault(app, set()).update(one.kind for one in observed)
-        for app, observed in seen.items():
-            await self._adopt(app, observed)
-        return {
-            app: seen.get(app, ())
-            for app in {*seen, *self._store.heads}
-            if all(driver in complete for driver in self._homes_of(app, self._store.head(app)))
-        }
+                await self._adopt(app, seen[app])
+        return {app for app, observed in found.items() if observed is None}
 
     async def _adopt(self, app: str, observed: Sequence[Observed]) -> None:
         """The newest revision that an instance carries becomes the head, if the database does not know it."""
@@ -112,7 +138,7 @@ class Reconciler:
         for _ in range(MAX_PASSES):
             head = self._store.head(app) or await self._remnant(app)
             if head is None:
-                await self._leave(done)
+                await self._leave(app, done)
                 return None
             try:
                 observed = seen if seen is not None else await self._observe(app, head)
@@ -138,33 +164,50 @@ class Reconciler:
     async def _act(self, view: _View, plan: Plan, before: Done) -> tuple[_View, Done]:
         """Carry out ``plan``; what acting would make unknowable is committed first. ``before``: done and not yet recorded."""
         head = view.head
-        if view.account.exits and (self._forgets(head) or any(isinstance(action, Remove) for action in plan.actions)):
-            await self._store.record(self._outcome(view, head.health, head.proven, before))
-            view, before = replace(view, account=replace(view.account, exits=(), events=())), Done()
-        self._homes.setdefault(head.app, set()).add(head.revision.pkg.type)
+        removing = any(isinstance(action, Remove) for action in plan.actions)
+        # Where a start may be answered by nobody tomorrow (the engine is away), it must be known today where to ask.
+        settling_in = self._forgets(head) and head.revision.pkg.type not in head.homes and any(isinstance(a, Start) for a in plan.actions)
+        endings = view.account.leftovers if removing else ()
+        if endings or settling_in or (view.account.exits and (removing or self._forgets(head))):
+            before.exits += endings
+            outcome = self._outcome(view, head.health, head.proven, before)
+            outcome = replace(outcome, homes=outcome.homes | {head.revision.pkg.type})
+            await self._store.record(outcome)
+            head = replace(head, homes=outcome.homes)
+            view, before = replace(view, head=head, account=replace(view.account, exits=(), events=())), Done()
         before.add(await self._executor.carry_out(plan, head))
+        before.events += [failure.event for failure in before.failures if self._is_news(head, failure)]
         if before.failures:
             view = replace(view, head=replace(head, attempts=self._with_failures(head, before.failures)))
         return view, before
 
-    async def _leave(self, done: Done) -> None:
+    def _is_news(self, head: Head, failure: Failure) -> bool:
+        """The same failure again is not worth a row."""
+        known = {head.attempts[replica].last_failure for replica in failure.replicas if replica in head.attempts}
+        stuck = self._stuck.get(head.app)
+        return failure.event.message not in known and (stuck is None or stuck.message != failure.event.message)
+
+    async def _leave(self, app: str, done: Done) -> None:
         """The app is gone; what was done to its last instances still belongs into the history."""
-        if done.events:
-            await self._store.record_events(done.events)
+        if done.events or done.exits:
+            nothing = Health(0, Status.REMOVING, "")
+            await self._store.record(Outcome(app, 0, nothing, exits=tuple(done.exits), events=tuple(done.events)))
 
     async def _record(self, view: _View, plan: Plan, done: Done) -> float | None:
         """Judge the app and commit what is new; an app that is as it was costs no commit."""
         head, now = view.head, self._clock.boottime()
         assessment = judge.assess(head, view.observed, now)
         retry = [tried.not_before.at for tried in head.attempts.values() if tried.not_before is not None and tried.not_before.at > now]
-        if any(not failure.replicas for failure in done.failures):
-            retry.append(now + RETRY_SECONDS)
+        if stuck := next((failure.event.message for failure in done.failures if not failure.replicas), ""):
+            retry.append(now + self._again(head.app, stuck))
+        else:
+            self._stuck.pop(head.app, None)
         gone = head.revision.removed and not view.observed
         homes = {one.kind for one in view.observed} | ({head.revision.pkg.type} if plan.steps else set())
         outcome = replace(self._outcome(view, assessment.health, assessment.proven, done), homes=frozenset(homes), gone=gone)
-        self._homes.pop(head.app, None)
         if self._news(outcome):
             await self._store.record(outcome)
+        self._homes.pop(head.app, None)
         times = [at for at in (plan.wake_at, assessment.wake_at, *(retry if done.failures else ())) if at is not None]
         return min(times, default=None)
 
@@ -177,7 +220,7 @@ class Reconciler:
             attempts=head.attempts,
             proven=proven,
             homes=head.homes | {one.kind for one in view.observed},
-            exits=(*view.account.exits, *done.exits),
+            exits=(*done.exits, *view.account.exits),  # of two words on one end the first counts: done knows why it was stopped
             events=(*view.account.events, *done.events),
         )
 
@@ -253,6 +296,8 @@ class Reconciler:
 
     async def _tell_fetching(self, head: Head, want: Instance) -> None:
         """Fetching may take long: status and history say so while it goes on."""
+        if any(tried.last_failure for tried in head.attempts.values()):
+            return  # what failed the last time is still what there is to say
         what = getattr(want.pkg, "image", "what it needs")
         health = Health(max(10, min(head.health.level, 50)), Status.DEPLOYING, f"fetching {what}")
         event = Event("Fetching", f"fetching {what} for {want.name}", head.app, want.name.revision)
@@ -260,13 +305,20 @@ class Reconciler:
         await self._store.record(outcome)
 
     def _with_failures(self, head: Head, failures: Sequence[Failure]) -> dict[int, Attempts]:
-        attempts = dict(head.attempts)
+        attempts, moment = dict(head.attempts), self._moment()  # one for all, so that replicas that wait for one image ask for it together
         for failure in failures:
             for replica in failure.replicas:
                 tried = attempts.get(replica) or Attempts(replica, head.revision.instance_hash)
                 policy = head.revision.pkg.restart
-                attempts[replica] = after_failure(tried, failure.message, policy, self._moment(), hopeless=failure.hopeless)
+                attempts[replica] = after_failure(tried, failure.event.message, policy, moment, hopeless=failure.hopeless)
         return attempts
+
+    def _again(self, app: str, message: str) -> float:
+        """Seconds until what would not stop or go is tried again: longer each time it fails alike."""
+        before = self._stuck.get(app)
+        times = before.times + 1 if before and before.message == message else 0
+        self._stuck[app] = _Stuck(message, times)
+        return delay_seconds(_STUCK_POLICY, times + 1, self._chance())
 
     def _forgets(self, head: Head) -> bool:
         return not self._drivers[head.revision.pkg.type].keeps_exits

@@ -58,9 +58,9 @@ class WorkQueue:
         if name in self._dirty:
             self._offer(name)
 
-    def processing(self, name: str) -> bool:
-        """A worker is at it now."""
-        return name in self._processing
+    def idle(self, name: str) -> bool:
+        """Nobody works on it, and nobody is about to."""
+        return name not in self._processing and name not in self._dirty
 
     def close(self) -> None:
         """Forget all timers."""

@@ -93,7 +93,9 @@ class Simulation:
         """One resync: look at everything, reconcile every app. May raise Crash."""
 
         async def resync() -> None:
-            seen = await self.reconciler.survey()
+            seen: dict[str, Any] = {}
+            async for part in self.reconciler.survey():
+                seen |= part
             for app in sorted({*seen, *self.store.heads}):
                 await self.reconciler.reconcile(app, seen.get(app))
 

@@ -64,6 +64,7 @@ class Thing:
     started: float | None = None
     exits: tuple[Exit, ...] = ()
     misnamed: bool = False
+    container: int = 0  # another number for each that is created
 
 
 class World:
@@ -76,6 +77,8 @@ class World:
         self.missing: set[tuple[str, str]] = set()  # (app, version) whose image cannot be fetched
         self.programs: dict[tuple[str, str], int | None] = {}  # exit code at once, None = runs for ever
         self.runs: dict[tuple[str, int], list[int | None]] = {}  # of scripts: by revision, how each run ended
+        self.ended: set[tuple[InstanceName, str]] = set()  # every run that ended while somebody could find out
+        self.begun = 0
         self.effects: list[str] = []
         self.steps = 0
         self.crash_at: int | None = None
@@ -114,7 +117,8 @@ class World:
         assert thing.started is not None
         seconds = None if lost else self.clock.boottime() - thing.started
         reason = "exit status unknown" if lost else ""
-        run = f"{thing.run}"
+        run = f"{thing.run}" if thing.kind != "docker" else f"{thing.container}@{thing.run}"
+        self.ended.add((thing.name, run))
         ended = Exit(run, None, self.clock.now(), code, signal, reason=reason, seconds=seconds, lost=lost)
         thing.exits = (*thing.exits, ended)[-2:]
         thing.phase = Phase.EXITED
@@ -177,6 +181,8 @@ class FakeDriver:
             raise Terminal(f"cannot create {want.name}: the name is taken")
         if thing is None:
             thing = Thing(want.name, want.pkg.type, want.version, want.hash, want.record, self.identity)
+            self.world.begun += 1
+            thing.container = self.world.begun
             self.world.things[want.name] = thing
             self.world.effects.append(f"create {want.name}")
         self.world.step(f"before start {want.name}")

@@ -33,8 +33,8 @@ class Driver(Protocol):
     async def observe(self, app: str) -> Sequence[Observed]:
         """Every instance of ``app`` that is ours, of every revision. Raises Unavailable."""
 
-    async def observe_all(self) -> Mapping[str, Sequence[Observed]]:
-        """The same for all apps, at the cost of about one look. Raises Unavailable."""
+    async def observe_all(self) -> Mapping[str, Sequence[Observed] | None]:
+        """The same for all apps, at the cost of about one look; None for an app of which not enough can be said now. Raises Unavailable."""
 
     async def prepare(self, want: Instance) -> None:
         """Fetch and verify all that ``start`` needs; stops and starts nothing. Cancellable. Raises Transient, Terminal."""

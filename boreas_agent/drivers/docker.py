@@ -82,7 +82,7 @@ class DockerDriver:
         self._check_enabled()
         return await self._sight.one(app)
 
-    async def observe_all(self) -> Mapping[str, Sequence[Observed]]:
+    async def observe_all(self) -> Mapping[str, Sequence[Observed] | None]:
         """The same for all apps; no container delays the look at another."""
         self._check_enabled()
         return await self._sight.all()
@@ -248,7 +248,8 @@ class DockerDriver:
             try:
                 async with aclosing(self._streams.events(filters, self._clock.now().timestamp() - 1)) as messages:
                     async for message in messages:
-                        connected, pause = True, _RECONNECT_FIRST
+                        pause = _RECONNECT_FIRST if connected else pause  # the first message is only the greeting
+                        connected = True
                         yield self._heard(message)
             except Transient as error:
                 log.debug("no event stream from the engine", extra={"error": str(error)})

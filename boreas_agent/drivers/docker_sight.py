@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.docker_api import Client, DockerApi, Refused
@@ -19,7 +19,8 @@ from boreas_agent.drivers.docker_state import Facts, Now, facts, observed
 from boreas_agent.errors import Unavailable
 from boreas_agent.model import Exit, Observed
 
-_PATIENCE = 3.0  # seconds one container may hold up a look at all of them
+_PATIENCE = 3.0  # seconds one app may hold up a look at all of them
+_Listed: TypeAlias = tuple[Card, Mapping[str, Any]]
 
 
 class Sight:
@@ -33,12 +34,13 @@ class Sight:
 
     async def one(self, app: str) -> Sequence[Observed]:
         """The containers of one app. Raises Unavailable."""
-        found = await self._look(app, [f"{AGENT}={self._identity}", f"{APP}={app}"], f"list the containers of {app}")
-        return found.get(app, ())
+        cards = await self._list(app, [f"{AGENT}={self._identity}", f"{APP}={app}"], f"list the containers of {app}")
+        return await self._app(cards.get(app, ()))
 
-    async def all(self) -> Mapping[str, Sequence[Observed]]:
-        """The containers of all apps; one that the engine cannot say more about is reported as the list has it. Raises Unavailable."""
-        return await self._look(None, [f"{AGENT}={self._identity}"], "list the containers")
+    async def all(self) -> Mapping[str, Sequence[Observed] | None]:
+        """The containers of all apps; None for an app of which the engine does not say enough in time. Raises Unavailable."""
+        cards = await self._list(None, [f"{AGENT}={self._identity}"], "list the containers")
+        return dict(zip(cards, await asyncio.gather(*map(self._app_in_time, cards.values())), strict=True))
 
     async def inspect(self, app: str, ref: str, what: str) -> dict[str, Any] | None:
         """What the engine says about one container; None where there is no such. Raises Refused, Unavailable."""
@@ -65,41 +67,45 @@ class Sight:
         if ref in known:
             known[ref] = replace(known[ref], seen=("", ""))
 
-    async def _look(self, app: str | None, labels: list[str], what: str) -> dict[str, tuple[Observed, ...]]:
+    async def _list(self, app: str | None, labels: list[str], what: str) -> dict[str, list[_Listed]]:
+        """Our containers in the engine's list, by app."""
         try:
             summaries = await self._api.read(app or "", what, lambda client: client.containers(all=True, filters={"label": labels}))
         except Refused as error:
             raise Unavailable(str(error)) from error
         ours = [(card, summary) for summary in summaries if (card := read_card(summary.get("Labels"), self._identity))]
-        seen = await asyncio.gather(*(self._observed(card, summary, strict=app is not None) for card, summary in ours))
         self._forget_gone(app, {summary["Id"] for _, summary in ours})
-        grouped: dict[str, list[Observed]] = {}
-        for one in seen:
-            if one is not None:
-                grouped.setdefault(one.name.app, []).append(one)
-        return {name: tuple(sorted(group, key=_rightly_named_first)) for name, group in grouped.items()}
+        grouped: dict[str, list[_Listed]] = {}
+        for card, summary in ours:
+            grouped.setdefault(card.name.app, []).append((card, summary))
+        return grouped
 
-    async def _observed(self, card: Card, summary: Mapping[str, Any], *, strict: bool) -> Observed | None:
+    async def _app(self, listed: Sequence[_Listed]) -> Sequence[Observed]:
+        seen = await asyncio.gather(*(self._observed(card, summary) for card, summary in listed))
+        return tuple(sorted((one for one in seen if one is not None), key=_rightly_named_first))
+
+    async def _app_in_time(self, listed: Sequence[_Listed]) -> Sequence[Observed] | None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._app(listed)
+        except (Unavailable, TimeoutError):
+            return None
+
+    async def _observed(self, card: Card, summary: Mapping[str, Any]) -> Observed | None:
         """One container; None where it is gone meanwhile."""
         try:
-            known = await self._facts(card, summary, None if strict else min(_PATIENCE, self._api.timeout))
+            known = await self._facts(card, summary)
         except Refused:
             return None
-        except Unavailable:
-            if strict:
-                raise
-            known = None
-        return observed(card, summary, known, self._identity, self._now())
+        return observed(card, summary, known, self._identity)
 
-    async def _facts(self, card: Card, summary: Mapping[str, Any], timeout: float | None) -> Facts:
+    async def _facts(self, card: Card, summary: Mapping[str, Any]) -> Facts:
         """From memory where the list still says the same of the container, else from an inspect."""
         ref, seen = summary["Id"], (summary["State"], summary.get("Status", ""))
         before = self._known.get(card.name.app, {}).get(ref)
         if before is not None and before.seen == seen:
             return before
-        found, started = await self._api.read(
-            card.name.app, f"inspect {card.name}", lambda client: _inspect_with_start(client, ref), timeout=timeout
-        )
+        found, started = await self._api.read(card.name.app, f"inspect {card.name}", lambda client: _inspect_with_start(client, ref))
         known = facts(seen, found, self._now(), started, before)
         self._known.setdefault(card.name.app, {})[ref] = known
         return known

@@ -7,7 +7,6 @@ running are measured on that one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,22 +122,9 @@ def _seconds(began: datetime | None, ended: datetime, running: Running | None, n
     return min(wall, longest)
 
 
-def exit_from_list(container_id: str, status: str, now: Now) -> Exit:
-    """The end of a run where the engine lists the container but cannot say more about it ("Exited (137) 5 minutes ago")."""
-    run = f"{container_id[:12]}@unknown"
-    match = re.match(r"Exited \((\d+)\)", status)
-    if match is None:
-        return Exit(run, None, now.wall, reason="exit status unknown")
-    code = int(match[1])
-    return Exit(run, None, now.wall, code=code, signal=_SIGNALS.get(code))
-
-
-def observed(card: Card, summary: Mapping[str, Any], known: Facts | None, identity: str, now: Now) -> Observed:
-    """One container as the rest of the agent sees it; ``known`` is None where the engine would not say more than the list."""
-    phase = known.phase if known else phase_of(summary["State"])
-    end = known.exit if known else None
-    if phase is Phase.EXITED and end is None:
-        end = exit_from_list(summary["Id"], summary.get("Status", ""), now)
+def observed(card: Card, summary: Mapping[str, Any], known: Facts, identity: str) -> Observed:
+    """One container as the rest of the agent sees it."""
+    phase = known.phase
     return Observed(
         card.name,
         KIND,
@@ -146,8 +132,8 @@ def observed(card: Card, summary: Mapping[str, Any], known: Facts | None, identi
         card.hash,
         summary["Id"],
         phase,
-        started=known.running.boottime if known and known.running and phase in (Phase.RUNNING, Phase.PAUSED) else None,
-        exits=(end,) if end and phase is Phase.EXITED else (),
+        started=known.running.boottime if known.running and phase in (Phase.RUNNING, Phase.PAUSED) else None,
+        exits=(known.exit,) if known.exit else (),
         misnamed=f"/{container_name(card.name, identity)}" not in (summary.get("Names") or ()),
         record=card.record,
     )

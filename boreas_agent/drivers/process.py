@@ -19,7 +19,7 @@ from boreas_agent.clock import Clock
 from boreas_agent.drivers import cgroup, folders, launch
 from boreas_agent.drivers.keeper_client import Keepers
 from boreas_agent.drivers.mailbox import Mailbox
-from boreas_agent.drivers.runs import Layout, Run, forget_old, parse_claim, read_runs
+from boreas_agent.drivers.runs import Layout, Run, forget_old, parse_claim
 from boreas_agent.drivers.tracked import Tracked
 from boreas_agent.drivers.tree import MARK, Tree
 from boreas_agent.drivers.watch import Watch
@@ -28,6 +28,8 @@ from boreas_agent.model import Exit, Instance, InstanceName, Observed
 
 KILL_SECONDS = 10.0
 """How long a killed process may take to disappear; one that waits for a dead disk takes for ever."""
+THREADS = 16
+"""Started as they are needed; more than two, so that one app's dead disk or directory service does not hold up the others."""
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class ProcessDriver:
         self._identity = identity
         self._clock = clock
         self._find_cgroups = find_cgroups
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="process-driver")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="process-driver")
         self._watch = Watch(self._layout, identity, clock, in_thread=self._in_thread, changed=self._changed, linked=self._linked)
         self._keepers = Keepers(self._layout.keeper, self._in_thread, self._watch.noticed)
         self._locks: dict[InstanceName, asyncio.Lock] = {}
@@ -89,11 +91,11 @@ class ProcessDriver:
     async def observe(self, app: str) -> Sequence[Observed]:
         return [tracked.observed(self._clock.boot_id) for tracked in await self._watch.look(app)]
 
-    async def observe_all(self) -> Mapping[str, Sequence[Observed]]:
-        seen: dict[str, list[Observed]] = {}
+    async def observe_all(self) -> Mapping[str, Sequence[Observed] | None]:
+        grouped: dict[str, list[Observed]] = {}
         for tracked in await self._watch.look():
-            seen.setdefault(tracked.carried.name.app, []).append(tracked.observed(self._clock.boot_id))
-        return seen
+            grouped.setdefault(tracked.carried.name.app, []).append(tracked.observed(self._clock.boot_id))
+        return dict(grouped)
 
     async def events(self) -> AsyncIterator[str]:
         mailbox = Mailbox()
@@ -159,9 +161,7 @@ class ProcessDriver:
         if "claim" in answer:
             tracked.began(Run(request["run"], parse_claim(request["run"], answer["claim"])))
         else:
-            for run in await self._in_thread(read_runs, tracked.folder):
-                if run.number >= tracked.number:
-                    tracked.began(run)
+            await self._watch.catch_up(tracked)
         await self._watch.follow(tracked)
         await self._in_thread(forget_old, tracked.folder, tracked.number)
 
@@ -241,6 +241,7 @@ class ProcessDriver:
         tracked = self._watch.get(seen.name)
         if tracked is None:
             return
+        await self._watch.catch_up(tracked)  # a start that was answered too late may have become a run since
         await self._watch.check((tracked,))
         if tracked.running and tracked.newest and tracked.newest.claim:
             raise Transient(f"cannot remove {seen.name}: it still runs (pid {tracked.newest.claim.pid})")

@@ -123,17 +123,17 @@ def scan(layout: Layout, identity: str) -> Iterator[Carried]:
     """Every instance that is ours. Raises OSError where the folders cannot be listed at all."""
     if not layout.apps.exists():
         return
-    for app in os.scandir(layout.apps):
-        instances = Path(app.path, "instances")
-        for entry in os.scandir(instances) if instances.is_dir() else ():
+    for app in sorted(layout.apps.iterdir()):
+        instances = app / "instances"
+        for entry in sorted(instances.iterdir()) if instances.is_dir() else ():
             if entry.name.startswith("."):
                 continue
             with suppress(Invalid):
-                carried = read_carried(Path(entry.path))
-                if carried and carried.identity == identity and layout.folder(carried.name) == Path(entry.path):
+                carried = read_carried(entry)
+                if carried and carried.identity == identity and layout.folder(carried.name) == entry:
                     yield carried
                 continue
-            _log.warning("left alone: cannot read the instance", extra={"folder": entry.path})
+            _log.warning("left alone: cannot read the instance", extra={"folder": str(entry)})
 
 
 def read_runs(folder: Path) -> tuple[Run, ...]:
@@ -145,7 +145,7 @@ def read_runs(folder: Path) -> tuple[Run, ...]:
 def _read_claim(folder: Path, run: int) -> Claim | None:
     try:
         return parse_claim(run, json.loads((folder / f"{run}.claim").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # the machine went down before it was durable, and so before the first instruction
 
 

@@ -151,6 +151,17 @@ class Watch:
                     self.forget(name)
             await self.scan()
 
+    async def catch_up(self, tracked: Tracked) -> None:
+        """Learn of runs that began without an answer to us. Raises Unavailable."""
+        try:
+            found = await self._in_thread(read_runs, tracked.folder)
+        except OSError as error:
+            raise Unavailable(f"cannot read {tracked.folder}: {error.strerror}") from error
+        for run in found:
+            if run.number > tracked.number or (run.number == tracked.number and not tracked.running):
+                tracked.began(run)
+                await self.follow(tracked)
+
     # --- the ends
 
     async def follow(self, tracked: Tracked) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from boreas_agent.keeper.kernel import PR_SET_PDEATHSIG, boottime, join, prctl, start_ticks, sync
+from boreas_agent.keeper.kernel import PR_SET_PDEATHSIG, boottime, default_signals, join, prctl, start_ticks, sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def _prepare(channel: int, keeper_pid: int) -> None:
     for number in range(1, signal.NSIG):
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)  # programs expect SIGPIPE, which Python ignores
+    default_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.setsid()
     os.umask(0o022)

@@ -9,6 +9,7 @@ import time
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_DEFAULT_ACTION = ctypes.create_string_buffer(64)  # struct kernel_sigaction: handler SIG_DFL, nothing else
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
@@ -16,6 +17,17 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 def prctl(option: int, value: int | bytes) -> None:
     """The system call. Failures are ignored: each use is a precaution."""
     _libc.prctl(option, ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value), 0, 0, 0)
+
+
+def default_signals() -> None:
+    """Undo what this process inherited for the signals that the C library keeps for itself (32, 33) and will not touch.
+
+    A parent of the agent may have ignored them, and whoever is started would inherit that.
+    """
+    call = {"x86_64": 13, "aarch64": 134}.get(os.uname().machine)
+    if call is not None:
+        for number in (32, 33):
+            _libc.syscall(call, number, _DEFAULT_ACTION, None, 8)
 
 
 def punch(fd: int, end: int) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 GRACE = 2.0  # seconds that an idle keeper waits for an agent before it ends
+WATCHED_LOGS = 200  # of runs that ended
 QUIET = 0.003  # seconds without an event before chores are done, so that they delay nobody who waits
 PATIENCE = 0.05  # seconds that a chore waits for such quiet at most
 TICK = 1.0  # seconds between two looks at the size of the logs
@@ -175,7 +176,15 @@ class Keeper:
         for slow in self.children.values():
             if slow.request and slow.channel.fileno() >= 0 and time.monotonic() - slow.since > STUCK:
                 os.kill(slow.pid, signal.SIGKILL)
+        self.forget_logs()
         return bool([path for path, limit in self.logs.items() if bound(path, limit)])
+
+    def forget_logs(self) -> None:
+        """Of runs that ended, the newest few logs are still watched: a descendant may write on."""
+        used = {child.request[key] for child in self.children.values() if child.request for key in ("stdout", "stderr")}
+        unused = [path for path in list(self.logs)[1:] if path not in used]  # the first is our own
+        for path in unused[:-WATCHED_LOGS]:
+            del self.logs[path]
 
     # --- agents
 
@@ -264,6 +273,8 @@ class Keeper:
         taken.request, taken.peer, taken.since = request, peer, time.monotonic()
         taken.channel.setblocking(False)
         self.in_flight += 1
+        for path in (request["stdout"], request["stderr"]):
+            self.logs.pop(path, None)  # the newest come last
         self.logs |= {request["stdout"]: request["log_max"], request["stderr"]: request["log_max"]}
         self.selector.register(taken.channel, selectors.EVENT_READ, lambda _sock, _events: self.heard(taken))
 
@@ -295,7 +306,7 @@ class Keeper:
             said |= json.loads(line)
         speaker.said = b""
         speaker.claim = said.get("claim") or self.claim_of(speaker)
-        speaker.failure = said.get("failed", "")
+        speaker.failure = said.get("failed") or said.get("error", "")
         answer: dict[str, Any] = {"error": said.get("error", "cannot start the process: it was killed before its first instruction")}
         if speaker.claim:
             answer = {"claim": speaker.claim}

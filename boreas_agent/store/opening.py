@@ -37,6 +37,7 @@ def open_database(path: Path, clock: Clock) -> Opened:
     """Blocking. Raises StartupError."""
     try:
         try:
+            _finish_writing_anew(path)
             return _open(path)
         except sqlite3.DatabaseError as error:
             if faults.code(error) not in faults.DAMAGED:
@@ -77,6 +78,13 @@ def _fill(connection: sqlite3.Connection, clock: Clock, heads: Mapping[str, Head
         connection.execute(insert["health"], codec.health_row(head.revision, head.health, head.updated))
     connection.execute(insert["events"], codec.event_row(Event("DatabaseDamaged", f"{why} (its history is set aside)"), now))
     connection.execute("COMMIT")
+
+
+def _finish_writing_anew(path: Path) -> None:
+    """``write_anew`` was cut short after it had set the damaged file aside: the new one is whole."""
+    fresh = path.with_name(path.name + ".new")
+    if fresh.exists() and not path.exists():
+        fresh.rename(path)
 
 
 def _open(path: Path) -> Opened:

@@ -251,7 +251,7 @@ def test_a_full_folder_of_somebody_else_is_left_alone(place: Ground) -> None:
             await driver.start(sleeper(), 0)
 
     place.run(work)
-    (folder / "instance.json").write_text("{")
+    (folder / "instance.json").write_text('{"record": "of another kind"}')
 
     async def work_again(driver: ProcessDriver) -> None:
         assert await driver.observe_all() == {}
@@ -262,6 +262,23 @@ def test_a_full_folder_of_somebody_else_is_left_alone(place: Ground) -> None:
     assert folder.exists()
     (folder / "instance.json").write_text(content)
     assert place.run(only).phase is Phase.RUNNING
+
+
+def test_a_record_that_was_torn_by_a_power_loss_is_made_anew_and_doubles_nothing(place: Ground) -> None:
+    async def started(driver: ProcessDriver) -> str:
+        await driver.start(sleeper(), 0)
+        return (await only(driver)).ref
+
+    ref = place.run(started)
+    record = place.layout.folder(sleeper().name) / "instance.json"
+    record.write_text(record.read_text()[:20])
+
+    async def again(driver: ProcessDriver) -> None:
+        assert await driver.observe("web") == []
+        await driver.start(sleeper(), 0)
+        assert (await only(driver)).ref == ref
+
+    place.run(again)
 
 
 def test_a_folder_that_was_deleted_under_a_running_process_comes_back(place: Ground) -> None:

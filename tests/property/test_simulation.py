@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 import tempfile
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,7 @@ class Machine(RuleBasedStateMachine):
         match how:
             case "remove" if thing.kind == "docker":
                 del self.sim.world.things[thing.name]
+                self.sim.world.ended = {one for one in self.sim.world.ended if one[0] != thing.name}  # nobody can know any more
             case "pause":
                 thing.phase = Phase.PAUSED
             case "rename":
@@ -158,11 +161,23 @@ class Machine(RuleBasedStateMachine):
             if thing.kind == "script" and thing.phase in (Phase.RUNNING, Phase.PAUSED) and thing is not self.foreign:
                 self.sim.world.end(thing, code=0)
         self.sim.settle(80)
+        self.every_end_is_on_record_once()
         for app, head in self.sim.store.heads.items():
             if head.revision.pkg.type == "script":
                 continue  # it may still run, or have ended in either way
             wanted = head.revision.pkg.replicas if head.revision.version != "bad" else 0
             assert self.sim.alive(app) == wanted, (head, self.sim.shape())
+
+    def every_end_is_on_record_once(self) -> None:
+        """Of every run that ended, also if it was stopped, and wherever the agent died meanwhile."""
+        there = {(thing.name, one.run) for thing in self.sim.world.things.values() for one in thing.exits}
+        for app in ("a", "b"):
+            with closing(sqlite3.connect(self.sim.database)) as database:
+                rows = database.execute("SELECT revision, replica, run FROM exits WHERE app = ?", (app,)).fetchall()
+            known = [(InstanceName(app, revision, replica), run) for revision, replica, run in rows]
+            assert len(known) == len(set(known)), known
+            missing = {one for one in self.sim.world.ended if one[0].app == app} - set(known) - there
+            assert not missing, missing
 
 
 TestSimulation = Machine.TestCase

@@ -18,7 +18,7 @@ from boreas_agent.drivers.docker_spec import (
     read_card,
     registry_of,
 )
-from boreas_agent.drivers.docker_state import Facts, Now, Running, exit_from_list, exit_of, facts, observed
+from boreas_agent.drivers.docker_state import Facts, Now, Running, exit_of, facts, observed
 from boreas_agent.model import Instance, InstanceName, Phase
 from boreas_agent.spec import DockerPkg, parse_pkg
 
@@ -164,12 +164,6 @@ def test_an_end_without_a_time_is_an_unknown_end() -> None:
     assert end.reason == "exit status unknown"
 
 
-def test_the_list_alone_tells_the_code_where_nothing_else_does() -> None:
-    now = Now(1000.0, WALL)
-    assert exit_from_list("a" * 64, "Exited (137) 5 minutes ago", now).code == 137
-    assert not exit_from_list("a" * 64, "Dead", now).known
-
-
 def _inspected(phase: str, started: str = "2026-01-02T03:04:00Z") -> dict[str, Any]:
     return {"Id": "c" * 64, "State": _state(Status=phase, StartedAt=started)}
 
@@ -204,7 +198,6 @@ def test_every_word_of_the_engine_is_a_phase(state: str, phase: Phase) -> None:
     card = read_card(labels(instance, NODE), NODE)
     assert card is not None
     known = Facts((state, ""), phase, Running("r", 1.0, 0.0), None)
-    seen = observed(card, {"Id": "c" * 64, "State": state, "Names": ["/my-app.7.2.0b1f7a9e"]}, known, NODE, Now(9.0, WALL))
+    seen = observed(card, {"Id": "c" * 64, "State": state, "Names": ["/my-app.7.2.0b1f7a9e"]}, known, NODE)
     assert (seen.phase, seen.misnamed, seen.run) == (phase, False, 0)
-    assert (seen.last_exit is not None) == (phase is Phase.EXITED)
     assert (seen.started is not None) == (phase in (Phase.RUNNING, Phase.PAUSED))

@@ -98,8 +98,15 @@ def test_a_new_version_is_prepared_before_the_old_one_is_stopped_and_started_aft
     assert text(plan(head(V2), [seen(V1)], NOW)) == [
         "prepare web.2.0",
         "stop web.1.0 by SIGTERM within 10 s: superseded by revision 2 (v2)",
-        "remove web.1.0: superseded by revision 2 (v2)",
         "start web.2.0 after run 0: revision 2 (v2) wants it",
+    ]
+
+
+def test_an_ended_instance_of_an_old_version_is_removed_last() -> None:
+    assert text(plan(head(V2), [seen(V1, phase=Phase.EXITED, exits=(ended(0),))], NOW)) == [
+        "prepare web.2.0",
+        "start web.2.0 after run 0: revision 2 (v2) wants it",
+        "remove web.1.0: superseded by revision 2 (v2)",
     ]
 
 
@@ -116,8 +123,8 @@ def test_a_young_instance_of_a_removed_app_is_stopped_at_once() -> None:
     gone = revision(3, "v2", kind="remove")
     assert text(plan(head(gone), [seen(V2, started=999.9)], NOW)) == [
         "stop web.2.0 by SIGTERM within 10 s: the app was removed by me",
-        "remove web.2.0: the app was removed by me",
     ]
+    assert text(plan(head(gone), [seen(V2, phase=Phase.EXITED)], NOW)) == ["remove web.2.0: the app was removed by me"]
 
 
 def test_an_ended_instance_is_started_again_as_the_next_run() -> None:
@@ -159,7 +166,6 @@ def test_scaling_touches_only_the_replicas_that_are_too_few_or_too_many() -> Non
     ]
     assert text(plan(head(one), [seen(V2), seen(V2, 1)], NOW)) == [
         "stop web.2.1 by SIGTERM within 10 s: revision 3 wants 1 replicas",
-        "remove web.2.1: revision 3 wants 1 replicas",
     ]
 
 
@@ -167,7 +173,6 @@ def test_no_replicas_means_stopped() -> None:
     none = revision(3, "v2", replicas=0)
     assert text(plan(head(none), [seen(V2)], NOW)) == [
         "stop web.2.0 by SIGTERM within 10 s: revision 3 wants no replica",
-        "remove web.2.0: revision 3 wants no replica",
     ]
 
 

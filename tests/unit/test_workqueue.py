@@ -15,7 +15,8 @@ def test_a_name_added_twice_comes_once() -> None:
         queue.add("b")
         assert [await queue.get(), await queue.get()] == ["a", "b"]
         queue.done("a")
-        assert not queue.processing("a")
+        assert queue.idle("a")
+        assert not queue.idle("b")
 
     asyncio.run(scenario())
 
