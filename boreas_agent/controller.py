@@ -21,7 +21,7 @@ from boreas_agent.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
-FIRST_PASS_SECONDS = 10.0
+FIRST_PASS_SECONDS = 3.0
 """The first pass counts as finished after so long, even if some app's fetch or stop still goes on."""
 PRUNE_SECONDS = 600.0
 GATHER_SECONDS = 0.25
@@ -90,8 +90,9 @@ class Controller:
         try:
             wake_at = await self._reconciler.reconcile(app, self._surveyed.pop(app, None))
             self._failures.pop(app, None)
-            if wake_at is not None:
-                self._queue.add_after(app, wake_at - self._clock.boottime())
+            wakes = [at for at in (wake_at, await self._hold_ends(app)) if at is not None]
+            if wakes:
+                self._queue.add_after(app, min(wakes) - self._clock.boottime())
         except BoreasError as error:
             log.warning("reconciling failed, trying again", extra={"app": app, "error": str(error)})
             self._retry(app)
@@ -102,6 +103,16 @@ class Controller:
             self._worked.add(app)
             self._queue.done(app)
             self._passed(app)
+
+    async def _hold_ends(self, app: str) -> float | None:
+        """The boot second at which the app's hold ends; one that has ended is released."""
+        head = self._store.head(app)
+        if head is None or head.hold is None or head.hold.expires is None:
+            return None
+        if head.hold.expires > self._clock.boottime():
+            return head.hold.expires
+        await self._expire_holds()
+        return None
 
     def _retry(self, app: str) -> None:
         failures = self._failures[app] = self._failures.get(app, 0) + 1
@@ -129,15 +140,10 @@ class Controller:
             except Exception:
                 log.exception("resync failed, trying again at the next one")
             try:
-                async with asyncio.timeout(self._until_resync()):
+                async with asyncio.timeout(self._resync_seconds):
                     await self._look_at_all.wait()
             except TimeoutError:
                 continue
-
-    def _until_resync(self) -> float:
-        """Seconds; sooner where a hold ends before."""
-        ends = [head.hold.expires for head in self._store.heads.values() if head.hold is not None and head.hold.expires is not None]
-        return max(0.1, min(self._resync_seconds, min(ends, default=float("inf")) - self._clock.boottime()))
 
     async def _resync(self) -> None:
         """One look at everything, then every app is checked against what was seen of it."""

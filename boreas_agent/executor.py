@@ -1,7 +1,7 @@
 """Carries out a plan, step by step; decides nothing.
 
-Between steps it looks whether the plan still speaks of the newest revision; fetching and stopping, which may take
-long, are given up in the middle as soon as it does not. Every action leaves an event that says why.
+Between steps it looks whether the plan still speaks of the newest revision; fetching, which may take long, is
+given up in the middle as soon as it does not. Every action leaves an event that says why.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class Executor:
                 await self._driver(want.pkg.type).start(want, after)
                 done.events.append(_event("Started", action, f"started {want.name}: {cause}"))
             case Stop(seen, signal, grace, cause):
-                ended = await self._unless_superseded(head, self._driver(seen.kind).stop(seen, signal, grace))
+                # Not given up for a newer revision: once the signal is out, it must not count as running for anybody.
+                ended = await self._driver(seen.kind).stop(seen, signal, grace)
                 if ended is not None:
                     done.exits.append((seen.name, replace(ended, reason=f"stopped: {cause}")))
                 done.events.append(_event("Stopped", action, f"stopped {seen.name}: {cause}"))

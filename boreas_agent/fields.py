@@ -75,6 +75,8 @@ def _image_reference(text: str) -> str:
 def _user_name(text: str) -> str:
     if not re.fullmatch(r"[^:\s]{1,64}(:[^:\s]{1,64})?", text):
         raise ValueError("must be a user or user:group, by name or number")
+    if any(part.isdecimal() and int(part) >= 2**32 - 1 for part in text.split(":")):
+        raise ValueError("a user or group number must be below 4294967295")
     return text
 
 

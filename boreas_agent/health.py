@@ -73,7 +73,9 @@ def _replica(head: Head, index: int, seen: Observed | None, now: float) -> _Repl
     if finished(tried, pkg):
         return _Replica(_State.DONE, f"completed: {tried.last_exit}", seasoned=True)
     if given_up(tried, pkg):
-        return _Replica(_State.FAILED, _last_words(tried))
+        unknown_end = pkg.type == "script" and tried.last_exit is not None and tried.last_exit.lost
+        words = _last_words(tried).removeprefix("outcome unknown: ")
+        return _Replica(_State.FAILED, f"outcome unknown: {words}" if unknown_end else words)
     if not tried.failures:
         return _Replica(_State.STARTING, "starting")
     if tried.failures < CRASH_LOOP or (pkg.type == "script" and not tried.last_failure):

@@ -8,9 +8,11 @@ old ones serve until the new ones can. While preparing is in backoff the old one
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from boreas_agent.backoff import finished, given_up
+from boreas_agent.errors import Invalid
 from boreas_agent.model import (
     Action,
     Attempts,
@@ -25,7 +27,8 @@ from boreas_agent.model import (
     Start,
     Stop,
 )
-from boreas_agent.records import instances
+from boreas_agent.records import decode, instances
+from boreas_agent.spec import StopPolicy
 
 SETTLE_SECONDS = 1.0
 """An instance younger than this is not replaced yet: of revisions that follow each other within a second
@@ -111,19 +114,25 @@ def _why_start(head: Head, tried: Attempts) -> str:
 
 
 def _settles_at(seen: Observed) -> float | None:
-    if seen.phase is not Phase.RUNNING or seen.started is None:
+    if seen.phase not in (Phase.RUNNING, Phase.EXITED) or seen.started is None:
         return None
     return seen.started + SETTLE_SECONDS
 
 
 def _end(doomed: Sequence[Observed], head: Head) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
     """Stop what runs; remove what has ended. What is stopped now is removed by a later plan, when its end is on record."""
-    stop = head.revision.pkg.stop
-    stops = tuple(
-        Stop(seen, stop.signal, stop.grace_seconds, _why_end(seen, head)) for seen in doomed if seen.phase in (Phase.RUNNING, Phase.PAUSED)
-    )
+    running = [(seen, _stop_policy(seen, head)) for seen in doomed if seen.phase in (Phase.RUNNING, Phase.PAUSED)]
+    stops = tuple(Stop(seen, stop.signal, stop.grace_seconds, _why_end(seen, head)) for seen, stop in running)
     removes = tuple(Remove(seen, _why_end(seen, head)) for seen in doomed if seen.phase not in (Phase.RUNNING, Phase.PAUSED))
     return stops, removes
+
+
+def _stop_policy(seen: Observed, head: Head) -> StopPolicy:
+    """An instance is stopped as the revision it was made from says; one of the same make as the newest revision says."""
+    if seen.hash != head.revision.instance_hash:
+        with suppress(Invalid):
+            return decode(seen.record).pkg.stop
+    return head.revision.pkg.stop
 
 
 def _why_end(seen: Observed, head: Head) -> str:

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 MAX_PASSES = 20
 """So many passes in a row at most; then the app waits like any other, however restless it is."""
 BREATH_SECONDS = 1.0
+SLOW_SECONDS = 0.5
+"""Acting longer than this is worth a word in the status before it has ended."""
 RETRY_SECONDS = 5.0
 """When to look again at a driver that could not answer, or to try again to stop or remove what would not go."""
 
@@ -167,19 +169,43 @@ class Reconciler:
         removing = any(isinstance(action, Remove) for action in plan.actions)
         # Where a start may be answered by nobody tomorrow (the engine is away), it must be known today where to ask.
         settling_in = self._forgets(head) and head.revision.pkg.type not in head.homes and any(isinstance(a, Start) for a in plan.actions)
+        there = {one.name for one in view.observed}
+        succeeding = any(isinstance(action, Start) and action.want.name not in there for action in plan.actions)
         endings = view.account.leftovers if removing else ()
-        if endings or settling_in or (view.account.exits and (removing or self._forgets(head))):
+        if endings or settling_in or (view.account.exits and (removing or succeeding or self._forgets(head))):
             before.exits += endings
             outcome = self._outcome(view, head.health, head.proven, before)
             outcome = replace(outcome, homes=outcome.homes | {head.revision.pkg.type})
             await self._store.record(outcome)
             head = replace(head, homes=outcome.homes)
             view, before = replace(view, head=head, account=replace(view.account, exits=(), events=())), Done()
-        before.add(await self._executor.carry_out(plan, head))
+        before.add(await self._carry_out(view, plan))
         before.events += [failure.event for failure in before.failures if self._is_news(head, failure)]
         if before.failures:
             view = replace(view, head=replace(head, attempts=self._with_failures(head, before.failures)))
         return view, before
+
+    async def _carry_out(self, view: _View, plan: Plan) -> Done:
+        """Carry out ``plan``; where that takes long, status says meanwhile how the app is, not how it was."""
+        acting = asyncio.ensure_future(self._executor.carry_out(plan, view.head))
+        try:
+            finished, _ = await asyncio.wait({acting}, timeout=SLOW_SECONDS)
+            if not finished:
+                await self._tell_meanwhile(view)
+            return await acting
+        finally:
+            if not acting.done():
+                acting.cancel()
+                await asyncio.wait({acting})
+
+    async def _tell_meanwhile(self, view: _View) -> None:
+        known = self._store.head(view.head.app)
+        health = judge.assess(view.head, view.observed, self._clock.boottime()).health
+        if known is None or known.revision.revision != view.head.revision.revision or known.health.level <= health.level:
+            return  # fetching has told already, or a newer revision came
+        await self._store.record(
+            replace(self._outcome(view, health, view.head.proven, Done()), exits=(), events=(), attempts=known.attempts)
+        )
 
     def _is_news(self, head: Head, failure: Failure) -> bool:
         """The same failure again is not worth a row."""

@@ -204,6 +204,9 @@ class Keepers:
         return next((link for link in self._links if link.usable), None)
 
     async def _connect_all(self) -> None:
+        if await self._in_thread(self._folder_is_gone):
+            directory, (self._hash, self._directory) = self._directory, await self._in_thread(self._prepare)
+            await self._in_thread(os.close, directory)
         names = await self._in_thread(lambda: sorted(path.name for path in self._folder.glob("*.sock")))
         known = set(self._names.values())
         await asyncio.gather(*(self._connect(name) for name in names if name not in known))
@@ -219,6 +222,10 @@ class Keepers:
         self._names[link] = name
         with suppress(asyncio.CancelledError, TimeoutError):
             await asyncio.wait((link.identity,), timeout=_HELLO_SECONDS)
+
+    def _folder_is_gone(self) -> bool:
+        """Somebody deleted it; what we hold open leads nowhere."""
+        return not self._folder.exists() or self._folder.stat().st_ino != os.fstat(self._directory).st_ino
 
     def _dial(self, name: str) -> socket.socket | None:
         """A socket that nobody listens on is what a killed keeper left. The path is short, whatever the work dir."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 GRACE = 2.0  # seconds that an idle keeper waits for an agent before it ends
 WATCHED_LOGS = 200  # of runs that ended
+WATCHFUL = 2.0  # seconds after a start in which the logs are looked at often: a new program may write without end
+QUICK_BYTES = 1024 * 1024  # a log that grew by more since the last look is looked at again soon
 QUIET = 0.003  # seconds without an event before chores are done, so that they delay nobody who waits
 PATIENCE = 0.05  # seconds that a chore waits for such quiet at most
 TICK = 1.0  # seconds between two looks at the size of the logs
@@ -71,6 +73,8 @@ class Keeper:
         self.emptied: deque[str] = deque()
         self.unwritten: list[tuple[str, int, dict[str, Any]]] = []
         self.logs: dict[str, int] = {own_log: OWN_LOG_MAX}
+        self.sizes: dict[str, int] = {}
+        self.watchful_until = 0.0
         self.next_tick = 0.0
         self.chore_since = 0.0
         self.idle_since = time.monotonic()
@@ -91,7 +95,7 @@ class Keeper:
             if not ready or (self.chore_since and now - self.chore_since > PATIENCE):
                 self.guarded(self.chore)
             if now >= self.next_tick:
-                self.next_tick = now + (HURRY if self.guarded(self.tick) else TICK)
+                self.next_tick = now + (HURRY if self.guarded(self.tick) or now < self.watchful_until else TICK)
         signal.set_wakeup_fd(-1)
         if self.spare:
             self.discard(self.spare)
@@ -177,7 +181,13 @@ class Keeper:
             if slow.request and slow.channel.fileno() >= 0 and time.monotonic() - slow.since > STUCK:
                 os.kill(slow.pid, signal.SIGKILL)
         self.forget_logs()
-        return bool([path for path, limit in self.logs.items() if bound(path, limit)])
+        return bool([path for path, limit in self.logs.items() if bound(path, limit) or self.quickly_grown(path)])
+
+    def quickly_grown(self, path: str) -> bool:
+        """By so much since the last look that the next one must come soon."""
+        before, now = self.sizes.get(path, 0), size_of(path)
+        self.sizes[path] = now
+        return now - before > QUICK_BYTES
 
     def forget_logs(self) -> None:
         """Of runs that ended, the newest few logs are still watched: a descendant may write on."""
@@ -185,6 +195,7 @@ class Keeper:
         unused = [path for path in list(self.logs)[1:] if path not in used]  # the first is our own
         for path in unused[:-WATCHED_LOGS]:
             del self.logs[path]
+            self.sizes.pop(path, None)
 
     # --- agents
 
@@ -275,6 +286,8 @@ class Keeper:
         self.in_flight += 1
         for path in (request["stdout"], request["stderr"]):
             self.logs.pop(path, None)  # the newest come last
+        self.watchful_until = taken.since + WATCHFUL
+        self.next_tick = min(self.next_tick, taken.since + HURRY)
         self.logs |= {request["stdout"]: request["log_max"], request["stderr"]: request["log_max"]}
         self.selector.register(taken.channel, selectors.EVENT_READ, lambda _sock, _events: self.heard(taken))
 

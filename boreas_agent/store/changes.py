@@ -118,8 +118,8 @@ def _succeed(known: Known, revision: Revision, msg: str) -> Head:
     """The head that ``revision`` makes; what was learnt of instances stays true while they stay the same."""
     if not isinstance(known, Head):
         return Head(revision, Health(1, Status.PENDING, msg), revision.submitted_at)
-    kept = replace(known, revision=revision, health=_pending(known, msg))
-    return kept if known.revision.instance_hash == revision.instance_hash else replace(kept, proven="", attempts=codec.frozen({}))
+    kept = replace(known, revision=revision, health=_pending(known, msg), proven="")  # a new revision has to prove itself anew
+    return kept if known.revision.instance_hash == revision.instance_hash else replace(kept, attempts=codec.frozen({}))
 
 
 def _pending(head: Head, msg: str) -> Health:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,3 +288,49 @@ def test_a_docker_app_says_so_where_docker_is_disabled_and_everything_else_works
     node.reaches("web", "running")
     eventually(lambda: "Docker is disabled" in node.status("box")["healthy"]["msg"])
     assert node.status("box")["healthy"]["level"] < 50
+
+
+def test_a_revision_that_only_scales_up_is_not_healthy_before_its_new_replicas_are(node: Node) -> None:
+    line = "if [ $BOREAS_REPLICA -ge 1 ]; then sleep 0.3; exit 1; fi; exec sleep 3600"
+    node.apply("web", **sh(line, rollout={"min_healthy_seconds": 1}))
+    node.reaches("web", "running")
+    status, answer = node.request(
+        "POST", "/v1/apply?wait=3", {"app": "web", "version": "v1", "pkg": sh(line, rollout={"min_healthy_seconds": 1}, replicas=3)}
+    )
+    assert status == 200
+    assert answer["healthy"]["level"] < 80
+
+
+def test_a_version_that_is_applied_again_while_it_is_being_stopped_is_started_anew(node: Node) -> None:
+    told = node.work_dir / "told"
+    slow = sh(f"trap 'touch {told}; sleep 1; exit 0' TERM; while :; do sleep 0.05; done", stop={"grace_seconds": 8})
+    node.apply("web", "v1", **slow)
+    node.reaches("web", "running")
+    eventually(
+        lambda: float(node.sql("SELECT (julianday('now') - julianday(max(at))) * 86400 FROM v_events WHERE kind = 'Started'")[0][0]) > 1.1
+    )
+    old = node.pid("web")
+    node.apply("web", "v2", **SLEEP)
+    eventually(told.exists)
+    node.apply("web", "v1", **slow)
+    node.reaches("web", "running", revision=3)
+    assert node.pid("web") != old
+    assert not alive(old)
+
+
+def test_a_hold_ends_when_its_time_is_over(node: Node) -> None:
+    node.apply("web", **SLEEP)
+    node.reaches("web", "running")
+    node.request("POST", "/v1/apps/web/hold", {"seconds": 0.5})
+    eventually(lambda: node.status("web")["held"] is None, 5)
+
+
+def test_a_keeper_folder_that_was_deleted_is_made_again(node: Node) -> None:
+    node.apply("web", **SLEEP)
+    node.reaches("web", "running")
+    pid, keepers = node.pid("web"), node.keepers()
+    shutil.rmtree(node.work_dir / "keeper")
+    for keeper in keepers:
+        os.kill(keeper, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: node.pid("web") != pid and alive(node.pid("web")), 30)

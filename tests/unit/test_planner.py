@@ -29,6 +29,7 @@ from boreas_agent.model import (
     Stop,
 )
 from boreas_agent.planner import plan
+from boreas_agent.records import encode
 from boreas_agent.spec import instance_hash, parse_pkg, spec_hash
 
 NOW = 1000.0
@@ -184,3 +185,13 @@ def test_of_two_instances_for_one_replica_the_running_one_is_kept() -> None:
 def test_a_held_app_is_left_exactly_as_it_is() -> None:
     held = head(V2, hold=Hold("ops", "debugging", None))
     assert plan(held, [seen(V1), seen(V2, phase=Phase.EXITED)], NOW) == Plan()
+
+
+def test_an_old_instance_is_stopped_as_its_own_revision_says() -> None:
+    old = revision(1, "v1", stop={"signal": "SIGINT", "grace_seconds": 3})
+    steps = text(plan(head(V2), [seen(old, record=encode(old))], NOW))
+    assert "stop web.1.0 by SIGINT within 3 s: superseded by revision 2 (v2)" in steps
+
+
+def test_an_instance_that_ended_at_once_is_not_replaced_more_than_once_a_second_either() -> None:
+    assert text(plan(head(V2), [seen(V1, phase=Phase.EXITED, started=999.8)], NOW)) == ["wake at 1000.8"]
