@@ -1,0 +1,185 @@
+"""Faults that once led to a second copy, a lost end, an outage or a flooded history; each on the simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boreas_agent.backoff import Moment, after_exit, after_start, given_up
+from boreas_agent.errors import Transient, Unavailable
+from boreas_agent.model import Attempts, Exit, Status
+from boreas_agent.spec import parse_pkg, parse_submission
+from tests.simulation import Simulation, package
+
+
+@pytest.fixture
+def sim(tmp_path: Path) -> Iterator[Simulation]:
+    simulation = Simulation(tmp_path)
+    yield simulation
+    simulation.close()
+
+
+def ends(sim: Simulation, app: str = "web") -> Sequence[tuple[int, int]]:
+    """(revision, replica) of every recorded end."""
+    return sorted((row["revision"], row["replica"]) for row in sim.run(sim.store.exits(app)))
+
+
+def crash_between_start_and_commit(sim: Simulation) -> None:
+    """A container runs, and the agent that started it died before it could say so."""
+    sim.apply("web", "v1", **package("docker"))
+    cut = 0
+    while not sim.world.running("web"):
+        cut += 1
+        sim.world.crash_at = sim.world.steps + cut
+        sim.mortally(sim.tick)
+        sim.world.crash_at = None
+
+
+def test_a_type_change_waits_for_the_engine_that_may_still_run_the_old_one(sim: Simulation) -> None:
+    crash_between_start_and_commit(sim)
+    sim.world.away.add("docker")
+    sim.apply("web", "v2", **package("binary"))
+    for _ in range(3):  # the world asserts that nothing is started beside
+        sim.tick()
+        sim.clock.advance(5)
+    assert sim.alive("web") == 1
+    sim.world.away.clear()
+    sim.settle()
+
+
+def test_a_removal_does_not_end_while_the_engine_cannot_say_what_runs(sim: Simulation) -> None:
+    crash_between_start_and_commit(sim)
+    sim.world.away.add("docker")
+    sim.remove("web")
+    sim.tick()
+    assert sim.store.head("web") is not None
+
+
+def test_a_removal_of_what_never_ran_needs_no_engine(sim: Simulation) -> None:
+    sim.world.away.add("docker")
+    sim.apply("web", "v1", **package("docker"))
+    sim.tick()
+    sim.remove("web")
+    sim.tick()
+    assert sim.store.head("web") is None
+
+
+@pytest.mark.parametrize("kind", ["docker", "binary"])
+def test_the_end_of_a_superseded_instance_is_on_record_wherever_the_agent_dies(kind: str, tmp_path: Path) -> None:
+    cut, crashed = 0, True
+    while crashed:
+        cut += 1
+        (folder := tmp_path / str(cut)).mkdir()
+        sim = Simulation(folder)
+        sim.apply("web", "v1", **package(kind))
+        sim.settle()
+        sim.apply("web", "v2", **package(kind))
+        sim.world.crash_at = sim.world.steps + cut
+        sim.mortally(sim.tick)
+        crashed, sim.world.crash_at = sim.world.crash_at is None, None
+        sim.settle()
+        assert ends(sim) == [(1, 0)], f"cut at step {cut}"
+        sim.close()
+    assert cut > 5
+
+
+def test_a_newer_revision_cancels_a_pull_even_if_it_came_just_before_the_pull_began(sim: Simulation) -> None:
+    driver: Any = sim.drivers[0]
+
+    async def prepared(want: Any) -> bool:
+        if want.version == "v1":
+            await sim.store.apply(parse_submission({"app": "web", "version": "v2", "pkg": package("docker")}), "test")
+        return bool(want.version != "v1")
+
+    async def prepare(want: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    driver.prepared, driver.prepare = prepared, prepare
+    sim.apply("web", "v1", **package("docker"))
+    sim.run(asyncio.wait_for(sim.reconciler.reconcile("web"), 10))
+
+
+def test_what_cannot_be_removed_neither_holds_up_the_new_version_nor_floods_the_history(sim: Simulation) -> None:
+    sim.apply("web", "v1", **package("docker"))
+    sim.settle()
+    driver: Any = sim.drivers[0]
+
+    async def remove(seen: Any) -> None:
+        raise Transient("cannot remove web: device or resource busy")
+
+    driver.remove = remove
+    sim.apply("web", "v2", **package("docker"))
+    for _ in range(100):
+        sim.tick()
+        sim.clock.advance(5)
+    assert sim.alive("web") == 1
+    assert sum(event["kind"] == "RemoveFailed" for event in sim.run(sim.store.events("web", limit=1000))) == 1
+
+
+def test_an_engine_that_goes_away_in_the_middle_of_a_start_is_no_failure_of_the_app(sim: Simulation) -> None:
+    sim.apply("web", "v1", **package("docker"))
+    driver: Any = sim.drivers[0]
+
+    async def start(want: Any, after: int) -> None:
+        raise Unavailable("cannot reach Docker")
+
+    driver.start = start
+    sim.tick()
+    head = sim.store.head("web")
+    assert head is not None
+    assert not any(tried.failures for tried in head.attempts.values())
+
+
+def test_a_start_after_failed_pulls_is_no_crash_loop(sim: Simulation) -> None:
+    sim.world.missing.add(("web", "v1"))
+    sim.apply("web", "v1", **package("docker"))
+    for _ in range(4):
+        sim.tick()
+        sim.clock.advance(30)
+    sim.world.missing.clear()
+    sim.tick()
+    head = sim.store.head("web")
+    assert head is not None
+    assert (sim.alive("web"), head.health.status, head.health.level) == (1, Status.DEPLOYING, 30)
+
+
+def test_reboots_days_apart_are_no_crash_loop(sim: Simulation) -> None:
+    sim.apply("web", "v1", **package("binary"))
+    sim.settle()
+    for _ in range(6):
+        sim.clock.advance(86400.0)
+        sim.tick()
+        sim.kill()
+        sim.world.reboot()
+        sim.start()
+        sim.tick()
+        head = sim.store.head("web")
+        assert head is not None
+        assert sim.alive("web") == 1
+        assert head.health.level >= 80
+
+
+def test_a_script_that_fails_after_minutes_is_given_up_all_the_same() -> None:
+    pkg = parse_pkg({"type": "script", "command": ["false"]})
+    tried = Attempts(0, "h")
+    for run in range(3):
+        assert not given_up(tried, pkg)
+        tried = after_start(tried, pkg.restart, Moment(1000.0 * run, "b", 0.0))
+        ended = Exit(str(run), None, datetime(2026, 1, 1, tzinfo=UTC), code=1, seconds=120.0)
+        tried = after_exit(tried, f"1.{run}", ended, pkg, Moment(1000.0 * run + 120, "b", 0.0))
+    assert given_up(tried, pkg)
+
+
+def test_a_missing_image_asked_for_again_and_again_does_not_flood_the_history(sim: Simulation) -> None:
+    sim.world.missing.add(("web", "v1"))
+    sim.apply("web", "v1", **package("docker", replicas=5))
+    for _ in range(60):
+        sim.tick()
+        sim.clock.advance(66)
+    assert len(sim.run(sim.store.health("web", limit=1000))) <= 10
+    assert len(sim.run(sim.store.events("web", limit=1000))) <= 10
