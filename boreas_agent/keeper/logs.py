@@ -10,21 +10,24 @@ from boreas_agent.keeper.kernel import punch
 _BLOCK = 4096
 
 
-def bound(path: str, limit: int) -> bool:
-    """Cut the oldest part off a log that takes more than ``limit`` bytes of disk, keeping the newest half of that.
+def bound(path: str, limit: int) -> tuple[bool, int]:
+    """Whether the log had to be cut, and its size (0 where it is gone); one system call where there is nothing to do.
 
-    The part is punched out: offsets and the writers' positions stay valid, and no line is lost that was not
-    to go. Where the file system cannot do that, the rest is copied and the file truncated. True where it was cut.
+    Of a log that takes more than ``limit`` bytes of disk, all but the newest half of that is cut. It is punched out:
+    offsets and the writers' positions stay valid, and no line is lost that was not to go. Where the file system cannot
+    do that, the rest is copied and the file truncated.
     """
     with contextlib.suppress(OSError):
-        if os.stat(path).st_blocks * 512 > limit:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                _cut(fd, limit // 2)
-            finally:
-                os.close(fd)
-            return True
-    return False
+        seen = os.stat(path)
+        if seen.st_blocks * 512 <= limit:
+            return False, seen.st_size
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            _cut(fd, limit // 2)
+        finally:
+            os.close(fd)
+        return True, seen.st_size
+    return False, 0
 
 
 def _cut(fd: int, keep: int) -> None:

@@ -181,13 +181,12 @@ class Keeper:
             if slow.request and slow.channel.fileno() >= 0 and time.monotonic() - slow.since > STUCK:
                 os.kill(slow.pid, signal.SIGKILL)
         self.forget_logs()
-        return bool([path for path, limit in self.logs.items() if bound(path, limit) or self.quickly_grown(path)])
-
-    def quickly_grown(self, path: str) -> bool:
-        """By so much since the last look that the next one must come soon."""
-        before, now = self.sizes.get(path, 0), size_of(path)
-        self.sizes[path] = now
-        return now - before > QUICK_BYTES
+        soon = False
+        for path, limit in self.logs.items():
+            cut, size = bound(path, limit)
+            soon = soon or cut or size - self.sizes.get(path, 0) > QUICK_BYTES
+            self.sizes[path] = size
+        return soon
 
     def forget_logs(self) -> None:
         """Of runs that ended, the newest few logs are still watched: a descendant may write on."""
