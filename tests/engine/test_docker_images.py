@@ -10,6 +10,9 @@ import pytest
 
 from boreas_agent.clock import SystemClock
 from boreas_agent.drivers.docker import DockerDriver
+from boreas_agent.drivers.docker_api import DockerApi
+from boreas_agent.drivers.docker_images import Images
+from boreas_agent.drivers.docker_streams import Streams
 from boreas_agent.errors import Terminal, Transient
 from boreas_agent.model import Phase
 from tests.engine.engine import IMAGE, Engine
@@ -129,8 +132,12 @@ def test_an_image_removed_since_it_was_seen_fails_the_start_and_is_pulled_next_t
 def test_apps_that_want_one_image_share_its_pull(absent: str, docker_proxy: Proxy) -> None:
     rule = docker_proxy.hang("POST .*/images/create")
 
-    async def work(driver: DockerDriver) -> None:
-        pulls = [asyncio.create_task(driver.prepare(want(f"app-{n}", image=absent))) for n in range(5)]
+    async def work() -> None:
+        api = DockerApi(docker_proxy.socket, timeout=15.0)
+        streams = Streams(api, stall=60.0)
+        images = Images(api, streams, SystemClock())
+        await streams.open()
+        pulls = [asyncio.create_task(images.pull(f"app-{n}", absent)) for n in range(5)]
 
         async def pulling() -> bool:
             return docker_proxy.count("/images/create") == 1
@@ -140,9 +147,12 @@ def test_apps_that_want_one_image_share_its_pull(absent: str, docker_proxy: Prox
         await asyncio.gather(pulls[0], return_exceptions=True)
         docker_proxy.release(rule)
         await asyncio.gather(*pulls[1:])
-        assert await driver.prepared(want(image=absent))
+        assert await images.present("app-1", absent)
+        await images.close()
+        await streams.close()
+        api.forget()
 
-    using(lambda: DockerDriver(docker_proxy.socket, NODE, SystemClock()), work)
+    asyncio.run(work())
     assert docker_proxy.count("/images/create") == 1
 
 

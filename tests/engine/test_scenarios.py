@@ -120,12 +120,19 @@ def test_scenario_13_a_killed_process_is_back_and_history_says_what_happened(nod
 def test_scenario_13_a_stopped_process_is_continued(node: Node) -> None:
     node.apply("web", **SLEEP)
     node.reaches("web", "running")
-    os.kill(node.pid("web"), signal.SIGSTOP)
-    node_stat = Path(f"/proc/{node.pid('web')}/stat")
+    pid = node.pid("web")
+    stat = Path(f"/proc/{pid}/stat")
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: _state_in(stat) == "T")
     node.request("POST", "/v1/apps/web/hold")
     node.request("POST", "/v1/apps/web/release")  # any wake shows it; nobody hears of a SIGSTOP
-    eventually(lambda: node_stat.read_text().rsplit(")", 1)[1].split()[0] in "SR")
-    assert any(line.startswith("Resumed") for line in node.events("web"))
+    eventually(lambda: _state_in(stat) in "SR")
+    eventually(lambda: any(line.startswith("Resumed") for line in node.events("web")))
+    assert node.pid("web") == pid
+
+
+def _state_in(stat: Path) -> str:
+    return stat.read_text().rsplit(")", 1)[1].split()[0]
 
 
 def test_scenario_14_a_process_that_ignores_sigterm_and_leaves_children_is_stopped_as_a_whole(node: Node) -> None:
