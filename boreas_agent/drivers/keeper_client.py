@@ -32,7 +32,7 @@ _REVIVE_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
-Notice = Callable[[str, int, Mapping[str, Any]], None]
+Notice = Callable[[str, int, Mapping[str, Any], bool], None]
 InThread = Callable[..., Awaitable[Any]]
 
 
@@ -79,7 +79,7 @@ class Link(asyncio.Protocol):
 
     def _message(self, message: dict[str, Any]) -> None:
         if "exit" in message:
-            self._notice(message["exit"], message["run"], message["data"])
+            self._notice(message["exit"], message["run"], message["data"], message.get("clean", False))
         elif "keeper" in message:
             if not self.identity.done():
                 self.identity.set_result((message["keeper"][0], message["keeper"][1]))

@@ -124,4 +124,5 @@ def request(want: Instance, run: int, layout: Layout, identity: str) -> dict[str
         "log_max": LOG_MAX,
         "mark": {MARK: mark_of(identity, want.name)},
         "sync": [],
+        "durable": isinstance(pkg, ScriptPkg),
     }

@@ -136,6 +136,8 @@ class ProcessDriver:
                 tracked = None
             if tracked and (tracked.running or tracked.number > after):
                 return
+            if tracked and await self._run_again(tracked, after + 1):
+                return
             try:
                 ready = await self._in_thread(self._make_ready, want, after + 1, tracked)
             except OSError as error:
@@ -144,11 +146,19 @@ class ProcessDriver:
                 tracked = await self._watch.add(folders.carried_by(want, self._identity))
             elif ready.leftovers:
                 await self._kill(tracked)
-            tracked.busy = True
-            try:
-                await self._run(tracked, ready.request)
-            finally:
-                tracked.busy = False
+            await self._run(tracked, ready.request)
+
+    async def _run_again(self, tracked: Tracked, run: int) -> bool:
+        """Ask for what was asked for the last time, with nothing looked up anew; whether that could be done."""
+        if tracked.request is None or not tracked.clean:
+            return False
+        try:
+            await self._run(tracked, {**tracked.request, "run": run, "sync": []})
+        except Transient as error:
+            tracked.request = None  # perhaps a folder is gone: it is made again
+            _log.info("looking at everything anew", extra={"instance": str(tracked.carried.name), "error": str(error)})
+            return False
+        return True
 
     def _make_ready(self, want: Instance, run: int, tracked: Tracked | None) -> _Ready:
         request = launch.request(want, run, self._layout, self._identity)
@@ -157,13 +167,18 @@ class ProcessDriver:
         return _Ready(request, leftovers=tree is not None and bool(tree.members()))
 
     async def _run(self, tracked: Tracked, request: Mapping[str, Any]) -> None:
-        answer = await self._keepers.spawn(request)
-        if "claim" in answer:
-            tracked.began(Run(request["run"], parse_claim(request["run"], answer["claim"])))
-        else:
-            await self._watch.catch_up(tracked)
-        await self._watch.follow(tracked)
-        await self._in_thread(forget_old, tracked.folder, tracked.number)
+        tracked.busy = True
+        try:
+            answer = await self._keepers.spawn(request)
+            if "claim" in answer:
+                tracked.began(Run(request["run"], parse_claim(request["run"], answer["claim"])))
+                tracked.request = request
+            else:
+                await self._watch.catch_up(tracked)
+            await self._watch.follow(tracked)
+            await self._in_thread(forget_old, tracked.folder, tracked.number)
+        finally:
+            tracked.busy = False
 
     async def _replace(self, tracked: Tracked, want: Instance) -> None:
         """The name is taken by an instance of ours that was made from something else."""

@@ -16,7 +16,8 @@ from boreas_agent.model import Exit, Observed, Phase
 class Tracked:
     """``pidfd`` watches the current run; ``settling`` finds out how it ended; ``noted`` are exits told by a keeper.
 
-    ``busy``: it is being started. ``hint`` is set when there is news of an end, ``ended`` once the end is known.
+    ``busy``: it is being started. ``request``: what the last start that worked asked the keeper for. ``clean``: nothing is
+    left of the current run, which has ended. ``hint`` is set when there is news of an end, ``ended`` once the end is known.
     """
 
     carried: Carried
@@ -25,6 +26,8 @@ class Tracked:
     pidfd: int | None = None
     paused: bool = False
     busy: bool = False
+    request: Mapping[str, Any] | None = None
+    clean: bool = False
     settling: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     hint: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,7 +52,7 @@ class Tracked:
     def began(self, run: Run) -> None:
         """There is a new current run."""
         self.runs = (*(old for old in self.runs if old.number < run.number), run)[-KEPT_RUNS:]
-        self.paused = False
+        self.paused = self.clean = False
         self.ended.clear()
         self.noted = {number: data for number, data in self.noted.items() if number >= run.number}
         self.tails = {old.number: self.tails[old.number] for old in self.runs if old.number in self.tails}

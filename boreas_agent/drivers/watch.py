@@ -170,7 +170,7 @@ class Watch:
         if run is None or run.ended is not None:
             return
         if run.number in tracked.noted:
-            self.noticed(str(tracked.folder), run.number, tracked.noted[run.number])
+            self.noticed(str(tracked.folder), run.number, tracked.noted[run.number], clean=False)
             return
         fd = await self._in_thread(procfs.open_process, claim.pid, claim.start) if claim else None
         current = tracked.newest is run and tracked.running and tracked.pidfd is None
@@ -188,12 +188,13 @@ class Watch:
             os.close(tracked.pidfd)
             tracked.pidfd = None
 
-    def noticed(self, folder: str, number: int, data: Mapping[str, Any]) -> None:
+    def noticed(self, folder: str, number: int, data: Mapping[str, Any], clean: bool) -> None:
         """A keeper tells of an exit, perhaps before its answer to the start was heard."""
         tracked = self._at(Path(folder))
         if tracked:
             tracked.noted[number] = data
             tracked.hint.set()
+            tracked.clean = clean and tracked.number == number
             if tracked.running and tracked.number == number:
                 if tracked.carried.kind == "script":
                     self._died(tracked)

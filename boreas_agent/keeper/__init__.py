@@ -7,13 +7,15 @@ its own (``python -I -S keeper/__main__.py DIR NAME [CGROUP]``). Killed, it cost
 It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of JSON:
 
 - on connecting, the agent gets ``{"keeper": [pid, start]}``
-- ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "opens", "stdout", "stderr", "log_max", "mark", "sync"}``
+- ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "opens", "stdout", "stderr", "log_max", "mark", "sync", "durable"}``
   asks for a run (``user``: [uid, gid, groups] or null; ``opens``: a file to open as descriptor 4 before the user changes;
   ``mark``: what to add to the environment where the run has no cgroup of its own;
-  ``sync``: what else must be durable before the program's first instruction); the answer has the same id and one of
+  ``sync``: folders that must be durable with the claim; ``durable``: all of it before the program's first instruction,
+  because the run must not be repeated even if the machine goes down, else a moment later); the answer has the same id and one of
   ``claim`` (it was executed, or failed to: see its exit), ``claimed`` (somebody else started that run) or ``error``
   (a sentence; nothing was started)
-- ``{"exit": folder, "run": n, "data": {...}}`` tells every connected agent; ``data`` is what ``N.exit`` holds
+- ``{"exit": folder, "run": n, "data": {...}, "clean": bool}`` tells every connected agent; ``data`` is what ``N.exit`` holds,
+  ``clean`` that the run had a cgroup and nothing is left in it
 
 A run is claimed by the child itself, after fork and before exec: it links a complete ``N.claim`` into the folder, which
 fails where one exists. So a run number is used at most once, whoever asks however often.

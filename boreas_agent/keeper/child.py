@@ -78,6 +78,7 @@ def _rehearse() -> None:
         "env": {f"NAME_{number}": "value" for number in range(20)},
         "argv": ["/", "x"],
         "sync": [],
+        "durable": True,
         "run": 1,
         "folder": "/proc/self/fd",
     }
@@ -138,10 +139,10 @@ def _redirect(path: str, target: int) -> int:
 
 
 def _claim(request: dict[str, Any], content: dict[str, Any]) -> dict[str, Any] | None:
-    """Create the claim, durably; None where the run, or a later one, is somebody else's.
+    """Create the claim; None where the run, or a later one, is somebody else's.
 
     The name appears with its whole content at once. Claims of old runs are deleted in time, so a request
-    from long ago is recognised by the later claims beside it.
+    from long ago is recognised by the later claims beside it. Where the request says so, it is durable on return.
     """
     folder, run = request["folder"], request["run"]
     content |= {"wall": time.time(), "boottime": boottime()}
@@ -154,15 +155,17 @@ def _claim(request: dict[str, Any], content: dict[str, Any]) -> dict[str, Any] |
             os.unlink(name)
             return None
         os.unlink(draft)  # before the sync: one commit of the journal for all three
-        os.fsync(fd)
+        if request["durable"]:
+            os.fsync(fd)
     except FileExistsError:
         return None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         os.close(fd)
-    for path in (folder, *request["sync"]):
-        sync(path)
+    if request["durable"]:
+        for path in (folder, *request["sync"]):
+            sync(path)
     return content
 
 

@@ -69,8 +69,7 @@ class Keeper:
         self.spare: Child | None = None
         self.spare_after = 0.0
         self.in_flight = 0
-        self.unsynced: deque[tuple[str, str]] = deque()
-        self.emptied: deque[str] = deque()
+        self.unsynced: dict[str, None] = {}
         self.unwritten: list[tuple[str, int, dict[str, Any]]] = []
         self.logs: dict[str, int] = {own_log: OWN_LOG_MAX}
         self.sizes: dict[str, int] = {}
@@ -101,8 +100,6 @@ class Keeper:
             self.discard(self.spare)
             os.waitpid(self.spare.pid, 0)
             self.tidy(self.spare)
-        while self.emptied:
-            self.chore()
 
     def guarded(self, handler: Callable[..., Any], *args: Any) -> Any:
         """One thing that goes wrong must not take the parent of all the others down."""
@@ -144,7 +141,7 @@ class Keeper:
     def timeout(self) -> float | None:
         """How long the loop may wait for an event."""
         now = time.monotonic()
-        if self.unsynced or self.emptied or self.wants_spare(now):
+        if self.unsynced or self.wants_spare(now):
             self.chore_since = self.chore_since or now
             return QUIET
         if self.runs or self.unwritten or self.spare is None:
@@ -161,17 +158,18 @@ class Keeper:
         if self.wants_spare(time.monotonic()):
             self.spare = self.fork()
         elif self.unsynced:
-            for path in self.unsynced.popleft():
-                with contextlib.suppress(OSError):
-                    sync(path)
-        elif self.emptied:
+            path = next(iter(self.unsynced))
+            del self.unsynced[path]
             with contextlib.suppress(OSError):
-                os.rmdir(self.emptied.popleft())  # one that still holds something is the agent's to clear
+                sync(path)
 
-    def tidy(self, dead: Child) -> None:
-        """Delete the cgroup of a child that ended."""
-        if dead.cgroup:
-            self.emptied.append(dead.cgroup)
+    def tidy(self, dead: Child) -> bool:
+        """Delete the cgroup of a child that ended; whether nothing is left of it. One that is in use is the agent's to clear."""
+        try:
+            os.rmdir(dead.cgroup or "")
+        except OSError:
+            return False
+        return True
 
     def tick(self) -> bool:
         """Bound the logs, finish what could not be done; whether to look again soon."""
@@ -322,6 +320,9 @@ class Keeper:
         answer: dict[str, Any] = {"error": said.get("error", "cannot start the process: it was killed before its first instruction")}
         if speaker.claim:
             answer = {"claim": speaker.claim}
+            if not speaker.request["durable"]:
+                folder, run = speaker.request["folder"], speaker.request["run"]
+                self.sync_later(f"{folder}/{run}.claim", folder, *speaker.request["sync"])
         elif "claimed" in said:
             answer = {"claimed": True}
         if speaker.peer in self.peers:
@@ -351,7 +352,7 @@ class Keeper:
     def ended(self, dead: Child, status: int) -> None:
         """Write the exit, tell the agents; it is made durable while they act on it."""
         self.idle_since = time.monotonic()
-        self.tidy(dead)
+        clean = self.tidy(dead)
         if dead is self.spare:
             dead.channel.close()
             self.spare, self.spare_after = None, time.monotonic() + PATIENCE
@@ -365,7 +366,13 @@ class Keeper:
         data |= {"stdout": size_of(out), "stderr": size_of(err)}
         self.write_exit(folder, run, data)
         for peer in tuple(self.peers):
-            self.send(peer, {"exit": folder, "run": run, "data": data})
+            self.send(peer, {"exit": folder, "run": run, "data": data, "clean": clean})
+
+    def sync_later(self, *paths: str) -> None:
+        """Make files and folders durable, in this order, when nobody waits."""
+        for path in paths:
+            self.unsynced.pop(path, None)
+            self.unsynced[path] = None
 
     def write_exit(self, folder: str, run: int, data: dict[str, Any]) -> None:
         """Once the disk has room, if it has none."""
@@ -374,7 +381,7 @@ class Keeper:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(json.dumps(data).encode())
             os.rename(draft, name)
-            self.unsynced.append((name, folder))
+            self.sync_later(name, folder)
         except FileNotFoundError:
             log(f"cannot write {name}: the folder is gone")
         except OSError as error:

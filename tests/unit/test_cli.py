@@ -92,9 +92,12 @@ def test_ctrl_c_ends_a_command_quietly_with_130():
     command = [*COMMAND, "status", "--watch", "--url", f"http://127.0.0.1:{free_port()}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None and watching.stderr is not None
-        eventually(lambda: "cannot reach" in watching.stdout.readline(), 20)
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(20) == 130
+        try:
+            eventually(lambda: "cannot reach" in watching.stdout.readline(), 20)
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(20) == 130
+        finally:
+            watching.kill()
         assert watching.stderr.read().strip() == ""
 
 
