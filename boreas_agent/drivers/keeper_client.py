@@ -207,7 +207,7 @@ class Keepers:
         if await self._in_thread(self._folder_is_gone):
             directory, (self._hash, self._directory) = self._directory, await self._in_thread(self._prepare)
             await self._in_thread(os.close, directory)
-        names = await self._in_thread(lambda: sorted(path.name for path in self._folder.glob("*.sock")))
+        names = await self._in_thread(lambda: sorted(path.name for path in self._folder.glob("[!.]*.sock")))
         known = set(self._names.values())
         await asyncio.gather(*(self._connect(name) for name in names if name not in known))
 

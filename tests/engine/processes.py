@@ -78,7 +78,7 @@ class Ground:
 
     def keepers(self) -> list[int]:
         """The living keepers of this work dir."""
-        pids = (int(path.name.split(".")[1]) for path in self.layout.keeper.glob("*.sock"))
+        pids = (int(path.name.split(".")[1]) for path in self.layout.keeper.glob("[!.]*.sock"))
         return [pid for pid in pids if (found := procfs.stat(pid)) and not found.dead]
 
     def spares(self) -> list[int]:
