@@ -30,7 +30,7 @@ def ensure(layout: Layout, identity: str, want: Instance, known: bool) -> list[s
     if known or _is_ours(folder, identity, want.name):
         return []
     # Not synced: it is of use only with what it speaks of, and that does not outlive a power loss either.
-    write_durably(folder / "instance.json", json.dumps({"record": want.record, "identity": identity}), sync=False)
+    write_durably(folder / "instance.json", carried_text(want, identity), sync=False)
     return [str(folder.parent), str(layout.apps / want.name.app), str(layout.apps)]
 
 
@@ -43,6 +43,11 @@ def _is_ours(folder: Path, identity: str, name: InstanceName) -> bool:
     if carried and carried.identity != identity:
         raise Terminal(f"cannot start {name}: {folder} belongs to the node {carried.identity}; move it away")
     return carried is not None
+
+
+def carried_text(want: Instance, identity: str) -> str:
+    """What ``instance.json`` holds."""
+    return json.dumps({"record": want.record, "identity": identity})
 
 
 def carried_by(want: Instance, identity: str) -> Carried:

@@ -32,16 +32,21 @@ class Account:
     ids: tuple[int, int, tuple[int, ...]] | None
 
 
-def account(user: str | None, instance: InstanceName) -> Account:
+def own_account() -> Account:
+    """The agent's own."""
+    uid = str(os.geteuid())
+    entry = _passwd(uid)
+    return Account(entry.pw_name, entry.pw_dir, None) if entry else Account(uid, "/", None)
+
+
+def account(user: str, instance: InstanceName) -> Account:
     """Look up ``NAME`` or ``UID``, each with an optional ``:GROUP``; raises Terminal where there is no such user or group."""
-    wanted, _, group = (user or str(os.geteuid())).partition(":")
+    wanted, _, group = user.partition(":")
     entry = _passwd(wanted)
     if entry is None and not wanted.isdigit():
         raise Terminal(f"cannot start {instance}: there is no user {wanted!r} on this machine")
     uid = entry.pw_uid if entry else int(wanted)
     name, home = (entry.pw_name, entry.pw_dir) if entry else (wanted, "/")
-    if user is None:
-        return Account(name, home, None)
     if os.geteuid() not in {0, uid}:
         raise Terminal(f"cannot start {instance}: only an agent that runs as root can run it as {user!r}")
     gid = _group(group, instance) if group else (entry.pw_gid if entry else uid)
@@ -92,11 +97,19 @@ def program(words: tuple[str, ...], release: Path, path: str) -> str:
     return shutil.which(name, path=path) or name
 
 
-def request(want: Instance, run: int, layout: Layout, identity: str) -> dict[str, Any]:
-    """The keeper's request for run ``run``; raises Terminal. Reads the file system and the user database."""
+def is_plain(want: Instance) -> bool:
+    """Whether :func:`request` has nothing to look up: neither in the file system nor in the user database."""
+    return isinstance(want.pkg, BinaryPkg) and want.pkg.user is None and "/" in want.pkg.command[0]
+
+
+def request(want: Instance, run: int, layout: Layout, identity: str, own: Account) -> dict[str, Any]:
+    """The keeper's request for run ``run``; raises Terminal. ``own`` is the agent's own account.
+
+    Reads the file system and the user database, unless ``want`` is plain.
+    """
     pkg, folder, release = want.pkg, layout.folder(want.name), layout.release(want.name)
     assert isinstance(pkg, BinaryPkg | ScriptPkg)
-    who = account(pkg.user, want.name)
+    who = account(pkg.user, want.name) if pkg.user is not None else own
     env = environment(want, who)
     opens = None
     if isinstance(pkg, ScriptPkg):
@@ -123,6 +136,8 @@ def request(want: Instance, run: int, layout: Layout, identity: str) -> dict[str
         "stderr": str(layout.log(want.name, "stderr")),
         "log_max": LOG_MAX,
         "mark": {MARK: mark_of(identity, want.name)},
+        "moves": [],
+        "writes": [],
         "sync": [],
         "durable": isinstance(pkg, ScriptPkg),
     }

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from boreas_agent.clock import Clock
 from boreas_agent.drivers import cgroup, folders, launch
+from boreas_agent.drivers.blanks import Blanks
 from boreas_agent.drivers.keeper_client import Keepers
 from boreas_agent.drivers.mailbox import Mailbox
 from boreas_agent.drivers.runs import Layout, Run, forget_old, parse_claim
@@ -56,6 +57,8 @@ class ProcessDriver:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="process-driver")
         self._watch = Watch(self._layout, identity, clock, in_thread=self._in_thread, changed=self._changed, linked=self._linked)
         self._keepers = Keepers(self._layout.keeper, self._in_thread, self._watch.noticed)
+        self._blanks = Blanks(self._layout, self._in_thread)
+        self._own = launch.own_account()
         self._locks: dict[InstanceName, asyncio.Lock] = {}
         self._starts: set[asyncio.Task[None]] = set()
         self._listeners: set[Mailbox] = set()
@@ -64,6 +67,7 @@ class ProcessDriver:
         try:
             await self._keepers.open(await self._in_thread(self._keeper_group))
             await self._watch.scan()
+            await self._blanks.open()
         except OSError as error:
             _log.warning("cannot read the process instances yet", extra={"error": str(error)})
 
@@ -81,6 +85,7 @@ class ProcessDriver:
         await asyncio.gather(*self._starts, return_exceptions=True)
         await self._watch.close()
         await self._keepers.close()
+        await self._blanks.close()
         await asyncio.to_thread(self._threads.shutdown)
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
@@ -136,7 +141,7 @@ class ProcessDriver:
                 tracked = None
             if tracked and (tracked.running or tracked.number > after):
                 return
-            if tracked and await self._run_again(tracked, after + 1):
+            if await (self._run_again(tracked, after + 1) if tracked else self._run_on_blank(want, after + 1)):
                 return
             try:
                 ready = await self._in_thread(self._make_ready, want, after + 1, tracked)
@@ -148,12 +153,33 @@ class ProcessDriver:
                 await self._kill(tracked)
             await self._run(tracked, ready.request)
 
+    async def _run_on_blank(self, want: Instance, run: int) -> bool:
+        """The first start of an app, without having anything made or looked up for it; whether that could be done."""
+        if not launch.is_plain(want) or self._watch.knows(want.name.app):
+            return False
+        laid_out = self._blanks.take(want.name)
+        if laid_out is None:
+            self._blanks.refill()
+            return False
+        request = {**launch.request(want, run, self._layout, self._identity, self._own), **laid_out}
+        request["writes"] = [(str(self._layout.folder(want.name) / "instance.json"), folders.carried_text(want, self._identity))]
+        tracked = await self._watch.add(folders.carried_by(want, self._identity))
+        try:
+            await self._run(tracked, request)
+        except Transient as error:
+            self._watch.forget(want.name)
+            _log.info("making folders anew", extra={"instance": str(want.name), "error": str(error)})
+            return False
+        finally:
+            self._blanks.refill()
+        return True
+
     async def _run_again(self, tracked: Tracked, run: int) -> bool:
         """Ask for what was asked for the last time, with nothing looked up anew; whether that could be done."""
         if tracked.request is None or not tracked.clean:
             return False
         try:
-            await self._run(tracked, {**tracked.request, "run": run, "sync": []})
+            await self._run(tracked, {**tracked.request, "run": run, "moves": [], "writes": [], "sync": []})
         except Transient as error:
             tracked.request = None  # perhaps a folder is gone: it is made again
             _log.info("looking at everything anew", extra={"instance": str(tracked.carried.name), "error": str(error)})
@@ -161,7 +187,7 @@ class ProcessDriver:
         return True
 
     def _make_ready(self, want: Instance, run: int, tracked: Tracked | None) -> _Ready:
-        request = launch.request(want, run, self._layout, self._identity)
+        request = launch.request(want, run, self._layout, self._identity, self._own)
         request["sync"] = folders.ensure(self._layout, self._identity, want, known=tracked is not None)
         tree = self._tree(tracked)
         return _Ready(request, leftovers=tree is not None and bool(tree.members()))

@@ -72,6 +72,10 @@ class Watch:
         """The instance, if there is one."""
         return self._tracked.get(name)
 
+    def knows(self, app: str) -> bool:
+        """Whether there is any instance of ``app``."""
+        return any(name.app == app for name in self._tracked)
+
     async def add(self, carried: Carried, runs: tuple[Run, ...] = ()) -> Tracked:
         """Know an instance and watch its current run."""
         tracked = self._tracked[carried.name] = Tracked(carried, self._layout.folder(carried.name), runs)

@@ -7,9 +7,11 @@ its own (``python -I -S keeper/__main__.py DIR NAME [CGROUP]``). Killed, it cost
 It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of JSON:
 
 - on connecting, the agent gets ``{"keeper": [pid, start]}``
-- ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "opens", "stdout", "stderr", "log_max", "mark", "sync", "durable"}``
+- ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "opens", "stdout", "stderr", "log_max", "mark",
+  "moves", "writes", "sync", "durable"}``
   asks for a run (``user``: [uid, gid, groups] or null; ``opens``: a file to open as descriptor 4 before the user changes;
   ``mark``: what to add to the environment where the run has no cgroup of its own;
+  ``moves``: [from, to]…, what to rename first; ``writes``: [path, text]…, what to write then;
   ``sync``: folders that must be durable with the claim; ``durable``: all of it before the program's first instruction,
   because the run must not be repeated even if the machine goes down, else a moment later); the answer has the same id and one of
   ``claim`` (it was executed, or failed to: see its exit), ``claimed`` (somebody else started that run) or ``error``

@@ -79,10 +79,13 @@ def _rehearse() -> None:
         "argv": ["/", "x"],
         "sync": [],
         "durable": True,
+        "moves": [],
+        "writes": [],
         "run": 1,
         "folder": "/proc/self/fd",
     }
     request = json.loads(json.dumps(sample)) | {"program": "/dev/null/", "cwd": "/", "user": None, "opens": None}
+    _lay_out(request)
     _redirect(os.devnull, 1)
     with contextlib.suppress(OSError):
         _claim(request, {"pid": os.getpid()})
@@ -112,10 +115,11 @@ def become(request: dict[str, Any], identity: dict[str, Any]) -> None:
     Reports ``error`` (nothing was claimed), ``claimed`` (by somebody else), or ``claim``, perhaps followed by ``failed``.
     """
     try:
+        _lay_out(request)
         sizes = {"stdout": _redirect(request["stdout"], 1), "stderr": _redirect(request["stderr"], 2)}
         claim = _claim(request, identity | sizes)
     except OSError as error:
-        return _report(error=f"cannot prepare {error.filename or request['folder']}: {error.strerror}")
+        return _report(error=f"cannot prepare {error.filename2 or error.filename or request['folder']}: {error.strerror}")
     if claim is None:
         return _report(claimed=True)
     _report(claim=claim)
@@ -127,6 +131,18 @@ def become(request: dict[str, Any], identity: dict[str, Any]) -> None:
     except Refused as error:
         _report(failed=str(error))
     return None
+
+
+def _lay_out(request: dict[str, Any]) -> None:
+    """Put folders that were made ahead in their place, and write what belongs there."""
+    for old, new in request["moves"]:
+        os.rename(old, new)
+    for path, text in request["writes"]:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(fd, _encoded(text))
+        finally:
+            os.close(fd)
 
 
 def _redirect(path: str, target: int) -> int:

@@ -64,7 +64,7 @@ class Keeper:
         self.identity = (os.getpid(), start_ticks())
         self.boot = boot_id()
         self.peers: set[Peer] = set()
-        self.queue: deque[tuple[Peer, dict[str, Any]]] = deque()
+        self.queue: deque[tuple[Peer, dict[str, Any], bytes]] = deque()
         self.children: dict[int, Child] = {}
         self.spare: Child | None = None
         self.spare_after = 0.0
@@ -214,7 +214,7 @@ class Keeper:
                 peer.flush()
                 self.watch_output(peer)
             if events & selectors.EVENT_READ:
-                self.queue.extend((peer, request) for request in peer.receive())
+                self.queue.extend((peer, request, line) for request, line in peer.receive())
         except Lost:
             self.drop(peer)
         self.advance()
@@ -264,20 +264,19 @@ class Keeper:
     def advance(self) -> None:
         """Hand out what was asked for, except by those who no longer wait for it."""
         while self.queue and self.in_flight < IN_FLIGHT:
-            peer, request = self.queue.popleft()
+            peer, request, line = self.queue.popleft()
             if not peer.gone():
-                self.hand_over(peer, request)
+                self.hand_over(peer, request, line)
 
-    def hand_over(self, peer: Peer, request: dict[str, Any]) -> None:
+    def hand_over(self, peer: Peer, request: dict[str, Any], line: bytes) -> None:
         """Let the spare, or a new child, become what was asked for."""
-        line = json.dumps(request).encode() + b"\n"
         taken, self.spare = self.spare or self.fork(), None
         try:
-            taken.channel.sendall(line)
+            taken.channel.sendall(line + b"\n")
         except OSError:  # somebody killed or stopped the spare
             self.discard(taken)
             taken = self.fork()
-            taken.channel.sendall(line)
+            taken.channel.sendall(line + b"\n")
         taken.request, taken.peer, taken.since = request, peer, time.monotonic()
         taken.channel.setblocking(False)
         self.in_flight += 1
@@ -350,7 +349,7 @@ class Keeper:
                 self.guarded(self.ended, self.children.pop(pid), status)
 
     def ended(self, dead: Child, status: int) -> None:
-        """Write the exit, tell the agents; it is made durable while they act on it."""
+        """Tell the agents, who can act on it while it is written down and made durable."""
         self.idle_since = time.monotonic()
         clean = self.tidy(dead)
         if dead is self.spare:
@@ -364,9 +363,9 @@ class Keeper:
         folder, run, out, err = (dead.request[key] for key in ("folder", "run", "stdout", "stderr"))
         data = {"status": status, "error": dead.failure, "wall": time.time(), "boottime": boottime()}
         data |= {"stdout": size_of(out), "stderr": size_of(err)}
-        self.write_exit(folder, run, data)
         for peer in tuple(self.peers):
             self.send(peer, {"exit": folder, "run": run, "data": data, "clean": clean})
+        self.write_exit(folder, run, data)
 
     def sync_later(self, *paths: str) -> None:
         """Make files and folders durable, in this order, when nobody waits."""

@@ -47,8 +47,8 @@ class Peer:
         poll.register(self.sock, select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    def receive(self) -> list[dict[str, Any]]:
-        """The requests that are complete; raises Lost."""
+    def receive(self) -> list[tuple[dict[str, Any], bytes]]:
+        """The requests that are complete, each with its line; raises Lost."""
         try:
             data = self.sock.recv(262144)
         except BlockingIOError:
@@ -61,7 +61,7 @@ class Peer:
         *lines, rest = self.inbox.split(b"\n")
         self.inbox = bytearray(rest)
         try:
-            return [json.loads(line) for line in lines]
+            return [(json.loads(line), bytes(line)) for line in lines]
         except ValueError as error:
             raise Lost from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import Terminal, Transient
 from boreas_agent.model import Instance, Phase
 from tests.engine.processes import Ground, alive, ended, ground, only, seen_in, shell, sleeper, want
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_async
 
 
 @pytest.fixture
@@ -193,8 +194,18 @@ def test_an_end_is_told_at_once_and_the_next_run_is_counted(place: Ground) -> No
             seen = await only(driver)
             assert (seen.phase, seen.last_exit and seen.last_exit.run) == (Phase.EXITED, str(run))
         assert [done.run for done in seen.exits] == ["4", "5"]
-        kept = sorted(path.name for path in place.layout.folder(seen.name).iterdir() if path.suffix in {".claim", ".exit"})
-        assert kept == ["4.claim", "4.exit", "5.claim", "5.exit"]
+        folder = place.layout.folder(seen.name)
+
+        async def tidied() -> bool:
+            return sorted(path.name for path in folder.iterdir() if path.suffix) == [
+                "4.claim",
+                "4.exit",
+                "5.claim",
+                "5.exit",
+                "instance.json",
+            ]
+
+        await eventually_async(tidied)
         await events.aclose()  # type: ignore[attr-defined]
 
     place.run(work)
@@ -316,3 +327,43 @@ def test_removing_deletes_the_folder_and_keeps_the_logs(place: Ground) -> None:
         assert place.log(asked) == "hello\n"
 
     place.run(work)
+
+
+def test_an_app_whose_folder_holds_something_already_starts_beside_it(place: Ground) -> None:
+    note = place.layout.apps / "web" / "logs" / "of an earlier web"
+    note.parent.mkdir(parents=True)
+    note.touch()
+
+    async def work(driver: ProcessDriver) -> None:
+        await driver.start(sleeper(), 0)
+        assert (await only(driver)).phase is Phase.RUNNING
+        await driver.stop(await only(driver), "SIGKILL", 0)
+
+    place.run(work)
+    assert note.exists()
+
+
+def test_a_restart_makes_anew_what_was_deleted_under_the_running_process(place: Ground) -> None:
+    async def work(driver: ProcessDriver) -> None:
+        await driver.start(shell("echo first; exec sleep 1000000"), 0)
+        shutil.rmtree(place.layout.apps / "web" / "logs")
+        os.kill(int((await only(driver)).ref), signal.SIGKILL)
+        await ended(driver, "web")
+        again = shell("echo first; exec sleep 1000000")
+        await driver.start(again, 1)
+        assert (await only(driver)).run == 2
+        eventually(lambda: place.log(again) == "first\n")
+
+    place.run(work)
+
+
+def test_folders_made_ahead_are_not_left_behind(place: Ground) -> None:
+    left = place.layout.apps / ".blank.of a killed agent"
+    (left / "logs").mkdir(parents=True)
+
+    async def work(driver: ProcessDriver) -> None:
+        for number in range(3):
+            await driver.start(sleeper(app=f"app-{number}"), 0)
+
+    place.run(work)
+    assert sorted(path.name for path in place.layout.apps.iterdir()) == ["app-0", "app-1", "app-2"]
