@@ -13,6 +13,7 @@ import contextlib
 import ipaddress
 import json
 import logging
+import os
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -247,7 +248,9 @@ def _why(error: Exception, timeout: float) -> str:
             return "it closed the connection without an answer"
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
             return f"it does not speak HTTP as it should ({_quoted(str(error))})"
-        case OSError() if error.strerror:
-            return _quoted(error.strerror).lower()
+        case OSError() if error.errno:
+            return os.strerror(error.errno).lower()
+        case OSError():
+            return _quoted(str(error))
         case _:
             return type(error).__name__
