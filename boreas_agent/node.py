@@ -214,7 +214,7 @@ def disk_pressure(before: Condition | None, sample: Sample, low: int) -> Conditi
     factor = RELIEF if was else 1.0
     # Above the whole disk no room would ever be enough.
     space = sample.disk_free < min(low * factor, sample.disk_total)
-    inodes = sample.inodes_total > 0 and sample.inodes_free < sample.inodes_total * INODES_LOW * factor
+    inodes = low > 0 and sample.inodes_total > 0 and sample.inodes_free < sample.inodes_total * INODES_LOW * factor
     share = f"{100 * sample.disk_free / sample.disk_total:.1f}%" if sample.disk_total else "nothing"
     message = f"{_size(sample.disk_free)} free ({share} of {_size(sample.disk_total)}), low below {_size(low)}"
     if inodes:

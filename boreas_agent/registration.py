@@ -16,12 +16,12 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -40,13 +40,14 @@ log = logging.getLogger(__name__)
 
 PATH = "/api/v1/agents"
 ANSWER_SECONDS = 10.0
-FIRST_RETRY_SECONDS = 1.0
 MOST_RETRY_SECONDS = 60.0
 MOST_ANSWER_BYTES = 16 * 1024
 MOST_WORDS = 200
 """Characters of somebody else's words that are repeated in a message of ours."""
 LOST_AFTER = 3
 """So many tries in a row must fail before a node that was registered counts as lost: a controller may be restarted."""
+
+Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Registrar:
         from tenacity import AsyncRetrying, wait_exponential_jitter, wait_random  # noqa: PLC0415  # for nodes that register
 
         most = min(self._interval, MOST_RETRY_SECONDS)
-        wait = wait_exponential_jitter(FIRST_RETRY_SECONDS, most * 0.9, jitter=FIRST_RETRY_SECONDS) + wait_random(0, most * 0.1)
+        wait = wait_exponential_jitter(max=most * 0.9) + wait_random(0, most * 0.1)
         async with _session(self._timeout) as session:
             while True:
                 await AsyncRetrying(wait=wait, before_sleep=self._failed, sleep=asyncio.sleep)(self._register, session)
@@ -173,9 +174,13 @@ class _Names(AbstractResolver):
         self._aside = Aside("resolver")
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        found = await self._aside.run(
-            lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG), self._timeout
-        )
+        def look_up() -> Sequence[Address]:
+            return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+
+        try:
+            found = await self._aside.run(look_up, self._timeout / 2)
+        except TimeoutError as error:
+            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers") from error
         return [
             ResolveResult(hostname=host, host=str(address[0]), port=int(address[1]), family=kind, proto=proto, flags=socket.AI_NUMERICHOST)
             for kind, _, proto, _, address in found

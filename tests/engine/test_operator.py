@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.engine.controller import Controller, controlling
-from tests.engine.engine import Engine
+from tests.engine.engine import SERVE, Engine
 from tests.engine.node import Node, alive
 from tests.waiting import eventually
 
@@ -168,7 +168,7 @@ def test_credentials_in_the_controllers_address_are_sent_and_never_shown(tmp_pat
 def test_a_container_is_deployed_with_empty_lists_by_the_images_own_command(
     clean_engine: Engine, controller: Controller, tmp_path: Path
 ) -> None:
-    clean_engine.make_image("boreas-test/serves:1", 'CMD ["/bin/sleep", "3600"]')
+    clean_engine.make_image("boreas-test/serves:1", f"CMD {json.dumps(SERVE)}")
     pkg = {"type": "docker", "image": "boreas-test/serves:1", "command": [], "args": [], "environment": {}, "volumes": [], "ports": []}
     with node_of(controller.url, tmp_path, clean_engine.socket) as node:
         node.start()
