@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -52,7 +53,12 @@ def test_status_says_what_the_machine_is_from_the_first_answer_on(tmp_path: Path
         assert len(seen["load"]) == 3
         assert seen["cpus"] == os.cpu_count()
         assert seen["docker"]["enabled"] is False
-        assert node.get("/v1/status")[1]["operator"] is None
+        answer = node.get("/v1/status")[1]
+        assert list(answer) == ["apps", "healthy", "node", "operator"]
+        assert answer["operator"] is None
+        command = [sys.executable, "-m", "boreas_agent", "status", "--url", f"http://127.0.0.1:{node.port}"]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        assert shown[-1].startswith(f"pm-node-1: boreas-agent {__version__}, disk ")
         (started,) = node.sql("SELECT message FROM v_events WHERE kind = 'AgentStarted'")
         assert __version__ in started[0]
 
