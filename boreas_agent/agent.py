@@ -22,7 +22,6 @@ from boreas_agent import __version__
 from boreas_agent.api import ApiSettings, create_app, listen
 from boreas_agent.clock import Clock, SystemClock
 from boreas_agent.controller import Controller
-from boreas_agent.drivers.base import Driver
 from boreas_agent.drivers.docker import DockerDriver
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import CannotRecord
@@ -31,6 +30,7 @@ from boreas_agent.reconciler import Reconciler
 from boreas_agent.settings import Settings
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import HistoryLimits
+from boreas_agent.surroundings import Outlook
 from boreas_agent.workdir import WorkDir
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIt
         drivers = _drivers(settings, work_dir, clock)
         reconciler = Reconciler(store, drivers, clock, lambda: random.uniform(-1, 1))  # noqa: S311  # jitter, not a secret
         controller = Controller(reconciler, store, drivers, clock, settings.agent.resync_interval)
-        api = create_app(store, controller.requested, lambda: controller.ready, ApiSettings(settings.server.trusted_networks))
+        outlook = Outlook(settings, work_dir, drivers[-1].link, store.record_events, clock)
+        await outlook.look()
+        api = create_app(store, controller.requested, lambda: controller.ready, ApiSettings(settings.server.trusted_networks), outlook)
         host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port))
         await _note(store, "AgentStarted", f"boreas-agent {__version__} started with pid {os.getpid()}")
         stack.push_async_callback(_note, store, "AgentStopped", f"boreas-agent {__version__} stopped; apps go on running")
@@ -97,11 +99,12 @@ async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIt
             await driver.open()
             stack.push_async_callback(driver.close)
         controlling = await stack.enter_async_context(_running(controller))
+        await stack.enter_async_context(outlook.watching())
         log.info("agent started", extra={"version": __version__, "work_dir": str(work_dir.path), "host": host, "port": port})
         yield controlling
 
 
-def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[Driver, ...]:
+def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[ProcessDriver, DockerDriver]:
     docker = settings.agent.docker
     return (
         ProcessDriver(work_dir.path, work_dir.identity, clock),

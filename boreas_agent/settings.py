@@ -13,12 +13,25 @@ import difflib
 import reprlib
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from boreas_agent import strictyaml
 from boreas_agent.errors import StartupError
@@ -99,10 +112,41 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"must be a network like 10.0.0.0/8: {error}") from None
 
 
+def _http_url(url: str) -> str:
+    """An address to which a path is appended, so it has no query; empty stands for 'not given'."""
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or " " in url:
+        raise ValueError("must be an address like http://operator-pm:8080")
+    if "?" in url or "#" in url:
+        raise ValueError("must be an address without a query, like http://operator-pm:8080")
+    return url.rstrip("/")
+
+
+def _share_or_size(text: str) -> str:
+    """``10%`` of the disk, or a size like ``5GiB`` or ``5Gi``."""
+    with suppress(ValueError):
+        if (0 <= float(text.removesuffix("%")) <= 100) if text.endswith("%") else _bytes(text) >= 0:
+            return text
+    raise ValueError("must be a share of the disk like 10% or a size like 5GiB (0% for no warning)")
+
+
+def _bytes(size: str) -> int:
+    return _BYTES.validate_python(f"{size}B" if size.endswith("i") else size)
+
+
+_BYTES = TypeAdapter(ByteSize)
 Text = Annotated[str, AfterValidator(_printable), Field(max_length=4096)]
 AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000_000)]
+HttpUrl = Annotated[Text, AfterValidator(_http_url)]
+DiskShare = Annotated[Text, AfterValidator(_share_or_size)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
@@ -146,10 +190,24 @@ class HealthDefaults(Section):
 
 
 class Operator(Section):
-    """The platform's controller; an empty url means the agent does not register itself."""
+    """The platform's controller; an empty url means the agent does not register itself. ``interval``: seconds between two times."""
 
-    url: Text = ""
-    advertise_url: Text = ""
+    url: HttpUrl = ""
+    advertise_url: HttpUrl = ""
+    interval: Annotated[float, BeforeValidator(_not_bool), Field(ge=1, le=3600, allow_inf_nan=False)] = 60.0
+
+
+class Node(Section):
+    """What is observed of the machine itself: every ``sample_interval`` seconds, and from which free space on the disk counts as low."""
+
+    sample_interval: Annotated[float, BeforeValidator(_not_bool), Field(ge=1, le=3600, allow_inf_nan=False)] = 10.0
+    disk_low: DiskShare = "10%"
+
+    def low_bytes(self, total: int) -> int:
+        """``disk_low`` of a disk of ``total`` bytes."""
+        if self.disk_low.endswith("%"):
+            return int(total * float(self.disk_low.removesuffix("%")) / 100)
+        return _bytes(self.disk_low)
 
 
 class History(Section):
@@ -169,6 +227,7 @@ class Agent(Section):
     docker: Docker = Docker()
     health: HealthDefaults = HealthDefaults()
     operator: Operator = Operator()
+    node: Node = Node()
     history: History = History()
 
     @field_validator("id")

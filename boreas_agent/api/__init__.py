@@ -4,6 +4,7 @@
 """
 
 from boreas_agent.api.app import ApiSettings, create_app
+from boreas_agent.api.render import Surroundings
 from boreas_agent.api.server import listen
 
-__all__ = ["ApiSettings", "create_app", "listen"]
+__all__ = ["ApiSettings", "Surroundings", "create_app", "listen"]

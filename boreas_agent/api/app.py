@@ -13,6 +13,7 @@ from boreas_agent.api.access import READING, Network, Peer, check_change, peers
 from boreas_agent.api.handlers import Handlers
 from boreas_agent.api.incoming import MAX_BODY, expect
 from boreas_agent.api.problems import answer
+from boreas_agent.api.render import Surroundings
 
 if TYPE_CHECKING:
     from boreas_agent.store.store import Store
@@ -25,10 +26,19 @@ class ApiSettings:
     trusted_networks: tuple[Network, ...]
 
 
-def create_app(store: Store, reconciler_wake: Callable[[str], None], ready: Callable[[], bool], settings: ApiSettings) -> web.Application:
-    """The API of an agent; ``reconciler_wake`` is told of every app whose desired state was changed, after the commit."""
+def create_app(
+    store: Store,
+    reconciler_wake: Callable[[str], None],
+    ready: Callable[[], bool],
+    settings: ApiSettings,
+    around: Callable[[], Surroundings | None] = lambda: None,
+) -> web.Application:
+    """The API of an agent; ``reconciler_wake`` is told of every app whose desired state was changed, after the commit.
+
+    ``around`` is what status says of the machine itself.
+    """
     look = peers(settings.trusted_networks)
-    handlers = Handlers(store, reconciler_wake, ready, look)
+    handlers = Handlers(store, reconciler_wake, ready, look, around)
     app = web.Application(middlewares=[_guard(look)], client_max_size=MAX_BODY)
     for method, path, handler in _routes(handlers):
         app.router.add_route(method, path, handler, expect_handler=expect)

@@ -32,6 +32,7 @@ class Handlers:
     wake: Callable[[str], None]
     ready: Callable[[], bool]
     peer: Callable[[str | None], Peer]
+    around: Callable[[], render.Surroundings | None] = lambda: None
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # the agent is stopping: hold no answer back
 
     # --- desired state ---------------------------------------------------------------------------
@@ -69,7 +70,7 @@ class Handlers:
     # --- how it is -------------------------------------------------------------------------------
 
     async def status(self, _request: web.Request) -> web.Response:
-        return render.ok(render.node_status(self.store.heads))
+        return render.ok(render.node_status(self.store.heads, self.around()))
 
     async def app_status(self, request: web.Request) -> web.Response:
         name = app_name(request)

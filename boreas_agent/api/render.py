@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
 from boreas_agent.clock import timestamp
 from boreas_agent.model import Head, Hold, Status
+from boreas_agent.node import NodeFacts
+from boreas_agent.registration import Registration
 from boreas_agent.store.values import Receipt
 
 HEALTHY = 80
 """The platform's controller counts a level of 80 or more as a successful deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What status says besides the apps; ``operator`` None: the node does not register itself."""
+
+    node: NodeFacts
+    operator: Registration | None
+
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _HEADERS = {"Content-Type": "application/json", "Server": "boreas-agent"}
@@ -69,15 +82,59 @@ def app_status(head: Head) -> dict[str, Any]:
     }
 
 
-def node_status(heads: Mapping[str, Head]) -> dict[str, Any]:
-    """All apps by name, and the node's own level: that of the worst app that anybody wants to be up."""
+def node_status(heads: Mapping[str, Head], around: Surroundings | None = None) -> dict[str, Any]:
+    """All apps by name, and the node's own level: that of the worst app that anybody wants to be up; then the machine itself."""
     apps = [heads[name] for name in sorted(heads)]
     levels = [head.health.level for head in apps if _counts(head)]
     healthy = sum(level >= HEALTHY for level in levels)
     return {
         "apps": [app_status(head) for head in apps],
         "healthy": {"level": min(levels, default=100), "msg": f"{healthy} of {len(levels)} apps healthy"},
+        **({} if around is None else {"node": _node(around.node), "operator": _operator(around.operator)}),
     }
+
+
+def _node(of: NodeFacts) -> dict[str, Any]:
+    about, sample, docker = of.about, of.sample, of.docker
+    return {
+        "id": about.id,
+        "identity": about.identity,
+        "hostname": about.hostname,
+        "version": about.version,
+        "started_at": timestamp(about.started),
+        "docker": {
+            "enabled": docker.enabled,
+            "reachable": docker.reachable,
+            "version": docker.version,
+            "since": _time(docker.since),
+            "message": docker.message,
+        },
+        "disk": None if sample is None else {"path": str(of.work_dir), "total": sample.disk_total, "free": sample.disk_free},
+        "load": None if sample is None else list(sample.load),
+        "cpus": about.cpus,
+        "memory": None if sample is None else {"total": sample.memory_total, "available": sample.memory_available},
+        "sampled_at": None if sample is None else timestamp(sample.at),
+        "conditions": [
+            {"type": one.type, "status": one.status, "message": one.message, "since": timestamp(one.since)} for one in of.conditions
+        ],
+    }
+
+
+def _operator(of: Registration | None) -> dict[str, Any] | None:
+    if of is None:
+        return None
+    return {
+        "url": of.url,
+        "agent_id": of.agent_id,
+        "agent_url": of.agent_url,
+        "registered": of.registered,
+        "since": timestamp(of.since),
+        "last_error": of.last_error,
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else timestamp(at)
 
 
 def revisions(app: str, rows: Iterable[dict[str, Any]], limit: int) -> dict[str, Any]:

@@ -78,6 +78,40 @@ def status_table(apps: Sequence[Mapping[str, Any]]) -> Table:
     return table(("APP", "VERSION", "REV", "TYPE", "REPLICAS", "STATUS", "LEVEL", "UPDATED", "WHY"), rows, styles)
 
 
+def node_lines(answer: Mapping[str, Any]) -> list[str]:
+    """The machine in one line, and one more for everything about it that people should know. Nothing from an older agent."""
+    node, operator = answer.get("node"), answer.get("operator")
+    if not node:
+        return []
+    words = [f"{node.get('id')}: boreas-agent {node.get('version')}", *_machine(node)]
+    docker = node.get("docker") or {}
+    if docker.get("reachable"):
+        words.append(f"Docker {docker.get('version')}")
+    if operator and operator.get("registered"):
+        words.append(f"registered with {operator.get('url')}")
+    lines = [", ".join(words)]
+    lines += [f"{one.get('type')}: {one.get('message')}" for one in node.get("conditions") or () if one.get("status")]
+    wanted = docker.get("version") or any(app.get("type") == "docker" for app in answer.get("apps") or ())
+    if docker.get("reachable") is False and wanted:  # most machines without an engine are so on purpose
+        lines.append(f"Docker: {docker.get('message')}")
+    if operator and operator.get("last_error"):
+        lines.append(f"cannot register with {operator.get('url')}: {operator['last_error']}")
+    return lines
+
+
+def _machine(node: Mapping[str, Any]) -> list[str]:
+    from rich.filesize import decimal
+
+    disk, memory, load = node.get("disk"), node.get("memory"), node.get("load")
+    if not disk or not memory or not load:
+        return []
+    return [
+        f"disk {decimal(disk['free'])} of {decimal(disk['total'])} free",
+        f"memory {decimal(memory['available'])} of {decimal(memory['total'])} free",
+        f"load {load[0]:.2f}",
+    ]
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""

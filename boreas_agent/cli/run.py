@@ -19,10 +19,6 @@ def run_agent(flags: Mapping[str, object]) -> int:
     from boreas_agent.agent import run  # after the settings: a mistake in them is answered at once
 
     with logging_to(settings.log):
-        if settings.agent.operator.url:
-            log.warning(
-                "registration with the operator is not built yet; the agent runs unregistered", extra={"url": settings.agent.operator.url}
-            )
         try:
             return run(settings)
         except StartupError:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from boreas_agent.cli.client import Agent, Unreachable
-from boreas_agent.cli.render import is_terminal, print_line, print_table, status_table
+from boreas_agent.cli.render import clean, is_terminal, node_lines, print_line, print_table, status_table
 
 WATCH_SECONDS = 1.0
 
@@ -67,7 +67,8 @@ def _apps(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _summary(answer: dict[str, Any]) -> str:
-    return str((answer.get("healthy") or {}).get("msg", "")) if answer["apps"] else "no apps; submit one with: boreas-agent apply -f FILE"
+    apps = str((answer.get("healthy") or {}).get("msg", "")) if answer["apps"] else "no apps; submit one with: boreas-agent apply -f FILE"
+    return "\n".join([apps, *(clean(line) for line in node_lines(answer))])
 
 
 def _line(state: dict[str, Any]) -> str:

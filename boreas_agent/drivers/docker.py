@@ -16,6 +16,7 @@ from typing import Any
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.drivers.docker_api import DockerApi, Refused
+from boreas_agent.drivers.docker_engine import EngineLink
 from boreas_agent.drivers.docker_images import Images
 from boreas_agent.drivers.docker_ports import taken_port
 from boreas_agent.drivers.docker_sight import Sight
@@ -63,6 +64,8 @@ class DockerDriver:
         self._images = Images(self._api, self._streams, clock)
         self._sight = Sight(self._api, identity, clock)
         self._log_driver: str | None = None
+        self.link = EngineLink(self._api, enabled=enabled)
+        """How the engine itself is."""
 
     async def open(self) -> None:
         """Connects nothing yet: the first call does."""
@@ -250,9 +253,11 @@ class DockerDriver:
                     async for message in messages:
                         pause = _RECONNECT_FIRST if connected else pause  # the first message is only the greeting
                         connected = True
+                        self.link.mark(listening=True)
                         yield self._heard(message)
             except Transient as error:
                 log.debug("no event stream from the engine", extra={"error": str(error)})
+            self.link.mark(listening=False)
             self._api.forget()
             self._log_driver = None
             if connected:

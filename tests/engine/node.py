@@ -34,6 +34,8 @@ class Node:
         self.port = free_port()
         docker = {"AGENT_DOCKER_SOCKET_PATH": docker_socket} if docker_socket else {"AGENT_DOCKER_ENABLED": "false"}
         self._environment = os.environ | docker | environment
+        self.arguments: tuple[str, ...] = ()
+        """Further arguments of the agent, from its next start on."""
         self.process: subprocess.Popen[bytes] | None = None
 
     # --- the agent's life ------------------------------------------------------------------------
@@ -53,6 +55,7 @@ class Node:
                     "127.0.0.1",
                     "--port",
                     str(self.port),
+                    *self.arguments,
                 ],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

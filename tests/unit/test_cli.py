@@ -14,7 +14,7 @@ from boreas_agent import __version__
 from boreas_agent.cli.client import CommandFailed
 from boreas_agent.cli.documents import read
 from boreas_agent.cli.progress import Verdict, gone, healthy
-from boreas_agent.cli.render import clean
+from boreas_agent.cli.render import clean, node_lines
 from tests.engine.node import free_port
 from tests.waiting import eventually
 
@@ -199,3 +199,45 @@ def test_remove_ends_when_the_app_is_gone_or_was_applied_anew():
 
 def test_an_app_cannot_drive_the_terminal_with_its_messages():
     assert clean("a\x1b[2Jb\x07\u202ec") == "a�[2Jb��c"
+
+
+NODE = {
+    "id": "pm-1",
+    "version": "1.2.3",
+    "docker": {"enabled": True, "reachable": True, "version": "27.1", "message": ""},
+    "disk": {"total": 50_000_000_000, "free": 4_000_000_000},
+    "memory": {"total": 8_000_000_000, "available": 2_000_000_000},
+    "load": [0.5, 0.4, 0.3],
+    "conditions": [{"type": "DiskPressure", "status": True, "message": "4.0 GB free"}, {"type": "Other", "status": False, "message": "x"}],
+}
+OPERATOR = {"url": "http://operator-pm:8080", "registered": True, "last_error": None}
+MACHINE = "pm-1: boreas-agent 1.2.3, disk 4.0 GB of 50.0 GB free, memory 2.0 GB of 8.0 GB free, load 0.50"
+
+
+def test_status_ends_with_the_machine_in_a_line_and_one_more_for_each_thing_to_know():
+    assert node_lines({"apps": [], "node": NODE, "operator": OPERATOR}) == [
+        f"{MACHINE}, Docker 27.1, registered with http://operator-pm:8080",
+        "DiskPressure: 4.0 GB free",
+    ]
+
+
+def test_an_engine_that_is_away_and_a_controller_that_is_not_reached_are_told():
+    away = NODE | {"docker": {"reachable": False, "version": None, "message": "cannot reach Docker"}, "conditions": []}
+    lost = OPERATOR | {"registered": False, "last_error": "connection refused"}
+    assert node_lines({"apps": [{"type": "docker"}], "node": away, "operator": lost}) == [
+        MACHINE,
+        "Docker: cannot reach Docker",
+        "cannot register with http://operator-pm:8080: connection refused",
+    ]
+
+
+def test_a_machine_that_never_had_an_engine_and_needs_none_is_not_blamed_for_it():
+    away = NODE | {"docker": {"reachable": False, "version": None, "message": "cannot reach Docker"}, "conditions": []}
+    assert node_lines({"apps": [{"type": "binary"}], "node": away, "operator": None}) == [MACHINE]
+
+
+def test_an_agent_that_says_nothing_of_its_machine_is_shown_as_before():
+    assert node_lines({"apps": []}) == []
+    assert node_lines({"apps": [], "node": NODE | {"disk": None, "load": None, "memory": None, "docker": None, "conditions": None}}) == [
+        "pm-1: boreas-agent 1.2.3"
+    ]

@@ -89,6 +89,7 @@ SAMPLES = {
     "agent.docker.enabled": "false",
     "agent.health.retry_count": "9",
 }
+SAMPLES |= {"agent.operator.url": "https://operator-pm:8443/base", "agent.operator.advertise_url": "http://pm-node-1:8081"}
 SAMPLES |= {"agent.health.check_interval": "4.5", "agent.health.timeout": "2", "agent.work_dir": "/w", "agent.docker.socket_path": "/s"}
 
 
@@ -122,6 +123,18 @@ def test_an_empty_file_is_no_file(load):
     assert load("# nothing here\n") == load_settings({}, {}, Path("/nonexistent"))
 
 
+@pytest.mark.parametrize(
+    ("text", "total", "low"),
+    [("10%", 1000, 100), ("2.5%", 1000, 25), ("0%", 1000, 0), ("5GiB", 1, 5 * 2**30), ("5Gi", 1, 5 * 2**30), ("500MB", 1, 500_000_000)],
+)
+def test_a_low_disk_is_a_share_or_a_size(load, text, total, low):
+    assert load(f"agent: {{node: {{disk_low: {text}}}}}").agent.node.low_bytes(total) == low
+
+
+def test_the_controllers_address_is_taken_with_a_slash_at_its_end_or_without(load):
+    assert load(environ={"AGENT_OPERATOR_URL": "http://operator-pm:8080/"}).agent.operator.url == "http://operator-pm:8080"
+
+
 def test_settings_cannot_be_changed_later(load):
     with pytest.raises(ValueError, match="frozen"):
         load().server.port = 1
@@ -143,6 +156,21 @@ WRONG_FILES = {
     "agent: {id: 5}": "{file}: agent.id must be text (put it in quotes), not 5",
     "agent: {docker: {enabled: 7}}": "{file}: agent.docker.enabled must be true or false, not 7",
     "agent: {health: {timeout: .nan}}": "{file}: agent.health.timeout must be greater than 0, not nan",
+    "agent: {operator: {url: 'operator-pm:8080'}}": "{file}: agent.operator.url must be an address like http://operator-pm:8080",
+    "agent: {operator: {url: 'ftp://operator-pm'}}": "{file}: agent.operator.url must be an address like http://operator-pm:8080",
+    "agent: {operator: {url: 'http://'}}": "{file}: agent.operator.url must be an address like http://operator-pm:8080",
+    "agent: {operator: {url: 'http://a:99999'}}": "{file}: agent.operator.url must be an address like http://operator-pm:8080",
+    "agent: {operator: {url: 'http://a b'}}": "{file}: agent.operator.url must be an address like http://operator-pm:8080",
+    "agent: {operator: {url: 'http://me:s3cr3t@a?x=1'}}": "{file}: agent.operator.url must be an address without a query, "
+    "like http://operator-pm:8080",
+    "agent: {operator: {advertise_url: 'pm-node-1'}}": "{file}: agent.operator.advertise_url must be an address "
+    "like http://operator-pm:8080",
+    "agent: {operator: {interval: 0.5}}": "{file}: agent.operator.interval must be greater than or equal to 1, not 0.5",
+    "agent: {node: {disk_low: 10}}": "{file}: agent.node.disk_low must be text (put it in quotes), not 10",
+    "agent: {node: {disk_low: 101%}}": "{file}: agent.node.disk_low must be a share of the disk like 10% or a size like 5GiB "
+    "(0% for no warning)",
+    "agent: {node: {disk_low: much}}": "{file}: agent.node.disk_low must be a share of the disk like 10% or a size like 5GiB "
+    "(0% for no warning)",
     "server: {trusted_networks: [10.0.0.1/8]}": "{file}: server.trusted_networks must be a network like 10.0.0.0/8: "
     "10.0.0.1/8 has host bits set",
     "server: {trusted_networks: 10.0.0.0/8}": "{file}: server.trusted_networks must be a list, not '10.0.0.0/8'",
