@@ -20,6 +20,7 @@ from boreas_agent.errors import Unavailable
 from boreas_agent.model import Exit, Observed
 
 _PATIENCE = 3.0  # seconds one app may hold up a look at all of them
+_MOST_IMAGES = 1000
 _Listed: TypeAlias = tuple[Card, Mapping[str, Any]]
 
 
@@ -30,6 +31,7 @@ class Sight:
         self._api = api
         self._identity = identity
         self._clock = clock
+        self._labelled: dict[str, bool] = {}  # image id -> whether it carries the labels of one of our containers
         self._known: dict[str, dict[str, Facts]] = {}  # app -> container id -> what its last inspect told
 
     async def one(self, app: str) -> Sequence[Observed]:
@@ -97,7 +99,21 @@ class Sight:
             known = await self._facts(card, summary)
         except Refused:
             return None
-        return observed(card, summary, known, self._identity)
+        seen = observed(card, summary, known, self._identity)
+        return None if seen.misnamed and await self._inherited(card, summary) else seen
+
+    async def _inherited(self, card: Card, summary: Mapping[str, Any]) -> bool:
+        """Whether the labels came with an image that somebody committed out of a container of ours: then it is theirs."""
+        image = summary["ImageID"]
+        if image not in self._labelled:
+            try:
+                found = await self._api.read(card.name.app, f"look for image {image}", lambda client: client.inspect_image(image))
+            except Refused:
+                return False  # the image is gone: nobody can make another container from it
+            if len(self._labelled) >= _MOST_IMAGES:
+                self._labelled.clear()
+            self._labelled[image] = AGENT in ((found.get("Config") or {}).get("Labels") or {})
+        return self._labelled[image]
 
     async def _facts(self, card: Card, summary: Mapping[str, Any]) -> Facts:
         """From memory where the list still says the same of the container, else from an inspect."""

@@ -80,3 +80,15 @@ def delete(layout: Layout, name: InstanceName, boot: str) -> None:
     for empty in (layout.release(name), folder.parent):
         with suppress(OSError):
             empty.rmdir()
+
+
+def sweep(layout: Layout, before: float) -> None:
+    """Delete the logs of apps that have no instance any more and wrote nothing since ``before`` (seconds since the epoch)."""
+    for app in tuple(layout.apps.iterdir()):
+        with suppress(OSError):
+            logs = app / "logs"
+            if (app / "instances").exists() or max(path.stat().st_mtime for path in (logs, *logs.iterdir())) >= before:
+                continue
+            shutil.rmtree(logs)
+            for empty in (app / "releases", app):
+                empty.rmdir()

@@ -25,6 +25,8 @@ from boreas_agent.model import InstanceName
 KEEPER_SECONDS = 2.0
 """How long a living keeper may take to say how a process ended: it may be stopped, or wait for a disk."""
 RESCAN_EVERY = 10
+LOGS_KEPT_SECONDS = 30 * 86400.0
+"""How long the logs of an app that runs no more are kept."""
 UNKNOWN = "exit status unknown"
 REBOOTED = "outcome unknown: the machine restarted"
 _log = logging.getLogger(__name__)
@@ -154,6 +156,7 @@ class Watch:
                 else:
                     self.forget(name)
             await self.scan()
+            await self._in_thread(folders.sweep, self._layout, self._clock.now().timestamp() - LOGS_KEPT_SECONDS)
 
     async def catch_up(self, tracked: Tracked) -> None:
         """Learn of runs that began without an answer to us. Raises Unavailable."""

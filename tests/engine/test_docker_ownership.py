@@ -131,6 +131,23 @@ def test_of_two_containers_of_one_instance_the_rightly_named_comes_first(clean_e
     assert first.name == second.name
 
 
+def test_a_container_made_from_a_copy_of_ours_is_not_ours(clean_engine: Engine, make: Make) -> None:
+    async def work(driver: DockerDriver) -> tuple[str, Observed]:
+        ours = await _started(driver, want())
+        copy = clean_engine.client.commit(ours.ref, repository="copied-out")["Id"]
+        theirs = str(clean_engine.client.create_container(copy, name="an-experiment")["Id"])
+        clean_engine.client.start(theirs)
+        return theirs, await only(driver)
+
+    try:
+        theirs, seen = using(make, work)
+        assert not seen.misnamed
+        assert _state(clean_engine, theirs)["state"] == "running"
+    finally:
+        clean_engine.remove_containers()
+        clean_engine.client.remove_image("copied-out")
+
+
 def test_another_apps_container_renamed_onto_our_name_gets_its_own_name_back(clean_engine: Engine, identity: str, make: Make) -> None:
     async def work(driver: DockerDriver) -> tuple[Observed, Observed, Observed]:
         before = await _started(driver, want("database"))
