@@ -200,6 +200,8 @@ def _execute(request: dict[str, Any]) -> NoReturn:
         if request["user"]:
             step = f"become the user {request['user']}"
             uid, gid, groups = request["user"]
+            for output in (1, 2):
+                os.fchown(output, uid, gid)  # so that the program may open /dev/stdout and /dev/stderr by name
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)

@@ -367,3 +367,10 @@ def test_folders_made_ahead_are_not_left_behind(place: Ground) -> None:
 
     place.run(work)
     assert sorted(path.name for path in place.layout.apps.iterdir()) == ["app-0", "app-1", "app-2"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_program_of_another_user_may_open_its_output_by_name(place: Ground) -> None:
+    asked = shell("echo by name >> /dev/stdout; echo and this >> /dev/stderr", user="nobody")
+    assert output_of(place, asked) == "by name\n"
+    assert place.log(asked, "stderr") == "and this\n"
