@@ -54,8 +54,8 @@ class Wal:
                 self._insisted = self._clock.boottime()
                 self._insist("RESTART")
 
-    def shrink(self, _connection: sqlite3.Connection) -> None:
-        """A task for quiet times: without commits nothing else would cut a log that had grown."""
+    def shrink(self) -> None:
+        """For quiet times: without commits nothing else would cut a log that had grown."""
         with suppress(OSError):
             if self._file.stat().st_size > SIZE_LIMIT:
                 self.truncate()
