@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import ALL_APPS, Driver
@@ -26,8 +27,31 @@ FIRST_PASS_SECONDS = 3.0
 PRUNE_SECONDS = 600.0
 GATHER_SECONDS = 0.25
 """Requests for one app that follow each other more quickly than this are carried out together."""
+MOST_GATHER_SECONDS = 1.0
+"""The longer they go on, the rarer; but never rarer than this."""
 MAX_RETRY_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Requests for one app: until ``due`` (in boot seconds) they wait for each other, then the app is looked at."""
+
+    due: float
+    gap: float = GATHER_SECONDS
+    waited_for: bool = False
+    """There was more than one."""
+
+    def goes_on(self, now: float) -> bool:
+        """A request now is one more of them."""
+        return self.waited_for and now < self.due + self.gap
+
+    def next(self, now: float) -> _Series:
+        """With one more request."""
+        if now < self.due:
+            return self if self.waited_for else replace(self, waited_for=True)
+        gap = min(2 * self.gap, MOST_GATHER_SECONDS)
+        return _Series(self.due + gap, gap, waited_for=True)
 
 
 class Controller:
@@ -43,7 +67,7 @@ class Controller:
         self._look_at_all = asyncio.Event()
         self._surveyed: dict[str, Sequence[Observed]] = {}
         self._worked: set[str] = set()
-        self._requested: dict[str, float] = {}  # boot second from which on a request is looked at without delay
+        self._series: dict[str, _Series] = {}
         self._failures: dict[str, int] = {}
         self._waited_for: set[str] | None = None
         self._ready = asyncio.Event()
@@ -63,12 +87,13 @@ class Controller:
         """Somebody wants something else of ``app``: the first request is looked at now, a quick series of them once in a while."""
         self._surveyed.pop(app, None)
         now = self._clock.boottime()
-        at = self._requested.get(app, now)
-        if at > now:
-            self._queue.add_after(app, at - now)
+        series = self._series.get(app, _Series(now))
+        if now >= series.due and not series.goes_on(now):
+            self._series[app] = _Series(now + GATHER_SECONDS)
+            self._queue.add(app)
             return
-        self._requested[app] = now + GATHER_SECONDS
-        self._queue.add(app)
+        series = self._series[app] = series.next(now)
+        self._queue.add_after(app, series.due - now)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -149,7 +174,8 @@ class Controller:
         """One look at everything, then every app is checked against what was seen of it."""
         await self._expire_holds()
         self._worked.clear()
-        self._requested = {app: at for app, at in self._requested.items() if at > self._clock.boottime()}
+        now = self._clock.boottime()
+        self._series = {app: series for app, series in self._series.items() if series.due > now or series.goes_on(now)}
         looked_at: set[str] = set()
         async with aclosing(self._reconciler.survey()) as survey:
             async for seen in survey:
