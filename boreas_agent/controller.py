@@ -49,7 +49,7 @@ class _Series:
     def next(self, now: float) -> _Series:
         """With one more request."""
         if now < self.due:
-            return self if self.waited_for else replace(self, waited_for=True)
+            return replace(self, waited_for=True)
         gap = min(2 * self.gap, MOST_GATHER_SECONDS)
         return _Series(self.due + gap, gap, waited_for=True)
 
@@ -87,13 +87,13 @@ class Controller:
         """Somebody wants something else of ``app``: the first request is looked at now, a quick series of them once in a while."""
         self._surveyed.pop(app, None)
         now = self._clock.boottime()
-        series = self._series.get(app, _Series(now))
-        if now >= series.due and not series.goes_on(now):
+        series = self._series.get(app)
+        if series is None or (now >= series.due and not series.goes_on(now)):
             self._series[app] = _Series(now + GATHER_SECONDS)
             self._queue.add(app)
-            return
-        series = self._series[app] = series.next(now)
-        self._queue.add_after(app, series.due - now)
+        elif now >= series.due or not series.waited_for:
+            series = self._series[app] = series.next(now)
+            self._queue.add_after(app, series.due - now)
 
     async def run(self) -> None:
         """Until cancelled."""
