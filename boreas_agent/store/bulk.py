@@ -29,8 +29,10 @@ _TABLES: tuple[tuple[Table, str], ...] = (
 _COLUMNS = {table.name: [column.name for column in table.columns if column.name != "id"] for table, _ in _TABLES}
 _WIDEST = max(map(len, _COLUMNS.values()))
 WIDTH = 1 + _WIDEST
-"""Values a row: the number of its table, its columns, and nothing up to the widest table's."""
-_SHAPES = {table.name: (number, (None,) * (_WIDEST - len(_COLUMNS[table.name]))) for number, (table, _) in enumerate(_TABLES)}
+"""Values a row: the number of its table, its columns, and zeros up to the widest table's."""
+_ZERO = 0
+"""Fills up; not None, for which ``sqlite3`` looks long for an adapter, each time in vain."""
+_SHAPES = {table.name: (number, (_ZERO,) * (_WIDEST - len(_COLUMNS[table.name]))) for number, (table, _) in enumerate(_TABLES, 1)}
 _FEWEST_ROWS, _MOST_ROWS = 4, 512
 
 
@@ -71,7 +73,7 @@ class Inserter:
         """Few sizes, filled up with rows for no table, so that the statements stay prepared."""
         rows = len(values) // WIDTH
         size = max(_FEWEST_ROWS, 1 << (rows - 1).bit_length())
-        self._connection.execute(_STATEMENTS[size], values + [None] * ((size - rows) * WIDTH))
+        self._connection.execute(_STATEMENTS[size], values + [_ZERO] * ((size - rows) * WIDTH))
 
 
 def _view() -> str:
@@ -80,11 +82,11 @@ def _view() -> str:
 
 def _trigger() -> str:
     parts = []
-    for number, (table, insert) in enumerate(_TABLES):
+    for number, (table, insert) in enumerate(_TABLES, 1):
         names = _COLUMNS[table.name]
         values = ", ".join(f"NEW.c{n}" for n in range(len(names)))
         parts.append(f"{insert} INTO {table.name} ({', '.join(names)}) SELECT {values} WHERE NEW.target = {number};")
-    return f"CREATE TEMP TRIGGER incoming_insert INSTEAD OF INSERT ON incoming WHEN NEW.target IS NOT NULL BEGIN {' '.join(parts)} END"
+    return f"CREATE TEMP TRIGGER incoming_insert INSTEAD OF INSERT ON incoming WHEN NEW.target BEGIN {' '.join(parts)} END"
 
 
 def _statement(rows: int) -> str:
