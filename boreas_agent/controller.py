@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import ALL_APPS, Driver
 from boreas_agent.errors import BoreasError
+from boreas_agent.gathering import Series, after_request
 from boreas_agent.model import Observed
 from boreas_agent.reconciler import Reconciler
 from boreas_agent.store.store import Store
@@ -25,33 +25,8 @@ log = logging.getLogger(__name__)
 FIRST_PASS_SECONDS = 3.0
 """The first pass counts as finished after so long, even if some app's fetch or stop still goes on."""
 PRUNE_SECONDS = 600.0
-GATHER_SECONDS = 0.25
-"""Requests for one app that follow each other more quickly than this are carried out together."""
-MOST_GATHER_SECONDS = 1.0
-"""The longer they go on, the rarer; but never rarer than this."""
 MAX_RETRY_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Series:
-    """Requests for one app: until ``due`` (in boot seconds) they wait for each other, then the app is looked at."""
-
-    due: float
-    gap: float = GATHER_SECONDS
-    waited_for: bool = False
-    """There was more than one."""
-
-    def goes_on(self, now: float) -> bool:
-        """A request now is one more of them."""
-        return self.waited_for and now < self.due + self.gap
-
-    def next(self, now: float) -> _Series:
-        """With one more request."""
-        if now < self.due:
-            return replace(self, waited_for=True)
-        gap = min(2 * self.gap, MOST_GATHER_SECONDS)
-        return _Series(self.due + gap, gap, waited_for=True)
 
 
 class Controller:
@@ -67,7 +42,7 @@ class Controller:
         self._look_at_all = asyncio.Event()
         self._surveyed: dict[str, Sequence[Observed]] = {}
         self._worked: set[str] = set()
-        self._series: dict[str, _Series] = {}
+        self._series: dict[str, Series] = {}
         self._failures: dict[str, int] = {}
         self._waited_for: set[str] | None = None
         self._ready = asyncio.Event()
@@ -87,12 +62,11 @@ class Controller:
         """Somebody wants something else of ``app``: the first request is looked at now, a quick series of them once in a while."""
         self._surveyed.pop(app, None)
         now = self._clock.boottime()
-        series = self._series.get(app)
-        if series is None or (now >= series.due and not series.goes_on(now)):
-            self._series[app] = _Series(now + GATHER_SECONDS)
+        before = self._series.get(app)
+        series = self._series[app] = after_request(before, now)
+        if series.looks_now(now):
             self._queue.add(app)
-        elif now >= series.due or not series.waited_for:
-            series = self._series[app] = series.next(now)
+        elif series is not before:
             self._queue.add_after(app, series.due - now)
 
     async def run(self) -> None:
@@ -175,7 +149,7 @@ class Controller:
         await self._expire_holds()
         self._worked.clear()
         now = self._clock.boottime()
-        self._series = {app: series for app, series in self._series.items() if series.due > now or series.goes_on(now)}
+        self._series = {app: series for app, series in self._series.items() if series.matters(now)}
         looked_at: set[str] = set()
         async with aclosing(self._reconciler.survey()) as survey:
             async for seen in survey:
