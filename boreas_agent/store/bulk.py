@@ -47,16 +47,20 @@ def lay_out(rows: Iterable[tuple[str, Row]]) -> Values:
     return values
 
 
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the view and its trigger; the tables must be there."""
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(_view())
+    connection.execute(_trigger())
+
+
 class Inserter:
-    """Inserts through one connection, which is in autocommit mode."""
+    """Inserts through one prepared connection, which is in autocommit mode."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         most = min(_MOST_ROWS, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // WIDTH)
         self._most = 1 << most.bit_length() - 1
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute(_view())
-        connection.execute(_trigger())
 
     def insert(self, values: Values) -> None:
         """Durable when it returns; where it raises sqlite3.Error nothing was inserted, once the caller has rolled back."""

@@ -95,6 +95,7 @@ def _open(path: Path) -> Opened:
         _settings(connection)
         _check(connection)
         migrate.bring_up_to_date(path, connection)
+        bulk.prepare(connection)
         return Opened(connection, _heads(connection), _gone(connection))
     except BaseException:
         connection.close()
