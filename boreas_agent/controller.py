@@ -62,11 +62,10 @@ class Controller:
         """Somebody wants something else of ``app``: the first request is looked at now, a quick series of them once in a while."""
         self._surveyed.pop(app, None)
         now = self._clock.boottime()
-        before = self._series.get(app)
-        series = self._series[app] = after_request(before, now)
+        series = self._series[app] = after_request(self._series.get(app), now)
         if series.looks_now(now):
             self._queue.add(app)
-        elif series is not before:
+        else:
             self._queue.add_after(app, series.due - now)
 
     async def run(self) -> None:

@@ -35,7 +35,7 @@ class Series:
 
 
 def after_request(series: Series | None, now: float) -> Series:
-    """The series with one more request; the same object where it changes nothing."""
+    """The series with one more request."""
     if series is None or not series.matters(now):
         return Series(now, now + FIRST_SECONDS)
     if now >= series.due:

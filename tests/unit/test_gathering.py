@@ -9,16 +9,13 @@ from boreas_agent.gathering import FIRST_SECONDS, MOST_SECONDS, Series, after_re
 
 
 def looks(requests: Iterable[float]) -> list[float]:
-    """When the app is looked at for these requests."""
+    """When the app is looked at for these requests; each is looked at, now or when its series is due."""
     series: Series | None = None
-    found: list[float] = []
+    found: set[float] = set()
     for now in requests:
-        before, series = series, after_request(series, now)
-        if series.looks_now(now):
-            found.append(now)
-        elif series is not before:
-            found.append(series.due)
-    return found
+        series = after_request(series, now)
+        found.add(now if series.looks_now(now) else series.due)
+    return sorted(found)
 
 
 def test_a_single_request_is_looked_at_at_once() -> None:
