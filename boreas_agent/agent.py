@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from another: the writer's answers wait for it on the way to the client."""
+COLLECT_AFTER = 10_000
+"""New objects after which the youngest are searched for garbage; Python's own 700 is less than a burst of requests needs."""
 DRAIN_SECONDS = 5.0
 STOP_SECONDS = 20.0
 
@@ -44,8 +47,16 @@ STOP_SECONDS = 20.0
 def run(settings: Settings) -> int:
     """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    _collect_rarely()
     with contextlib.closing(WorkDir.open(Path(settings.agent.work_dir))) as work_dir:
         return asyncio.run(_run(settings, work_dir, SystemClock()))
+
+
+def _collect_rarely() -> None:
+    """What was imported stays for good, and a burst of requests makes little garbage: looking for it must not hold up answers."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:

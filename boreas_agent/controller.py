@@ -14,6 +14,7 @@ from contextlib import aclosing
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import ALL_APPS, Driver
 from boreas_agent.errors import BoreasError
+from boreas_agent.gathering import Series, after_request
 from boreas_agent.model import Observed
 from boreas_agent.reconciler import Reconciler
 from boreas_agent.store.store import Store
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 FIRST_PASS_SECONDS = 3.0
 """The first pass counts as finished after so long, even if some app's fetch or stop still goes on."""
 PRUNE_SECONDS = 600.0
-GATHER_SECONDS = 0.25
-"""Requests for one app that follow each other more quickly than this are carried out together."""
 MAX_RETRY_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 5.0
 
@@ -43,7 +42,7 @@ class Controller:
         self._look_at_all = asyncio.Event()
         self._surveyed: dict[str, Sequence[Observed]] = {}
         self._worked: set[str] = set()
-        self._requested: dict[str, float] = {}  # boot second from which on a request is looked at without delay
+        self._series: dict[str, Series] = {}
         self._failures: dict[str, int] = {}
         self._waited_for: set[str] | None = None
         self._ready = asyncio.Event()
@@ -63,12 +62,11 @@ class Controller:
         """Somebody wants something else of ``app``: the first request is looked at now, a quick series of them once in a while."""
         self._surveyed.pop(app, None)
         now = self._clock.boottime()
-        at = self._requested.get(app, now)
-        if at > now:
-            self._queue.add_after(app, at - now)
-            return
-        self._requested[app] = now + GATHER_SECONDS
-        self._queue.add(app)
+        series = self._series[app] = after_request(self._series.get(app), now)
+        if series.looks_now(now):
+            self._queue.add(app)
+        else:
+            self._queue.add_after(app, series.due - now)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -149,7 +147,8 @@ class Controller:
         """One look at everything, then every app is checked against what was seen of it."""
         await self._expire_holds()
         self._worked.clear()
-        self._requested = {app: at for app, at in self._requested.items() if at > self._clock.boottime()}
+        now = self._clock.boottime()
+        self._series = {app: series for app, series in self._series.items() if series.matters(now)}
         looked_at: set[str] = set()
         async with aclosing(self._reconciler.survey()) as survey:
             async for seen in survey:

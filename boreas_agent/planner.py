@@ -32,7 +32,7 @@ from boreas_agent.spec import StopPolicy
 
 SETTLE_SECONDS = 1.0
 """An instance younger than this is not replaced yet: of revisions that follow each other within a second
-only the last is started, instead of each in its turn."""
+only the last is started, instead of each in its turn. One that started in the future did so before a reboot."""
 
 
 def plan(head: Head, observed: Sequence[Observed], now: float) -> Plan:
@@ -51,7 +51,7 @@ def plan(head: Head, observed: Sequence[Observed], now: float) -> Plan:
     due = {replica: need.start for replica, need in enumerate(needs) if need.start is not None}
     creating = [replica for replica in due if replica not in current]
     gates = [need.wake_at for need in needs if need.wake_at is not None]
-    unsettled = [at for seen in superseded if (at := _settles_at(seen)) is not None and at > now]
+    unsettled = [at for seen in superseded if (at := _settles_at(seen)) is not None and now < at <= now + SETTLE_SECONDS]
     if superseded and (unsettled or (gates and not creating and not current)):
         return Plan(tuple(step for step in _end(surplus, head) if step), min([*unsettled, *gates]))
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+SLACK_SECONDS = 0.001
+"""Two delays that differ by less end at the same time: reading two clocks makes one moment differ from itself."""
+
 
 class WorkQueue:
     """For one event loop; not thread-safe."""
@@ -37,7 +40,7 @@ class WorkQueue:
         loop = asyncio.get_running_loop()
         at = loop.time() + seconds
         known = self._delayed.get(name)
-        if name in self._dirty or (known is not None and known.when() <= at):
+        if name in self._dirty or (known is not None and known.when() <= at + SLACK_SECONDS):
             return
         self._undelay(name)
         self._delayed[name] = loop.call_at(at, self.add, name)

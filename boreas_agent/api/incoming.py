@@ -83,7 +83,10 @@ async def options(request: web.Request, model: type[Body]) -> Body:
 async def _body(request: web.Request) -> bytes:
     _check_length(request)
     if request.content.is_eof():  # as good as always: it came in one piece with the headers
-        return await request.read()
+        body = request.content.read_nowait()
+        if len(body) > MAX_BODY:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY)
+        return body
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()

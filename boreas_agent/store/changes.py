@@ -28,6 +28,7 @@ SERVES = 50
 """From this level on something answers the app's users (contract, section 4)."""
 GOOD = 80
 """From this level on a revision counts as deployed."""
+_NO_ATTEMPTS = codec.frozen({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ def apply(submission: Submission, by: str, known: Known, now: datetime) -> Chang
         submitted_at=now,
         submitted_by=by,
     )
-    return _recorded(_succeed(known, revision, f"revision {number} recorded"), known, _event("Applied", revision), now)
+    health = _pending(known, f"revision {number} recorded")
+    return _recorded(_succeed(known, revision, health, now), known, _event("Applied", revision), now)
 
 
 def restart(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
@@ -70,7 +72,8 @@ def restart(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
     if head.revision.removed:
         raise Conflict(f"cannot restart {app}: it is being removed")
     revision = _again(head, "restart", by, now)
-    return _recorded(_succeed(head, revision, f"revision {revision.revision} recorded"), head, _event("Restarted", revision), now)
+    health = _pending(head, f"revision {revision.revision} recorded")
+    return _recorded(_succeed(head, revision, health, now), head, _event("Restarted", revision), now)
 
 
 def remove(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
@@ -79,10 +82,8 @@ def remove(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
     if head.revision.removed:
         return Change(_receipt(head, changed=False, message=f"unchanged: {app} is already being removed"))
     revision = _again(head, "remove", by, now)
-    successor = replace(
-        _succeed(head, revision, ""), health=Health(0, Status.REMOVING, f"revision {revision.revision} recorded: to be removed")
-    )
-    return _recorded(successor, head, _event("RemoveRequested", revision), now)
+    health = Health(0, Status.REMOVING, f"revision {revision.revision} recorded: to be removed")
+    return _recorded(_succeed(head, revision, health, now), head, _event("RemoveRequested", revision), now)
 
 
 def adopt(revision: Revision, known: Known, now: datetime) -> Change[bool]:
@@ -93,7 +94,7 @@ def adopt(revision: Revision, known: Known, now: datetime) -> Change[bool]:
     message = (
         f"revision {revision.revision} ({revision.version}) was found running and is not in the database: it is the desired state again"
     )
-    successor = _succeed(known, revision, f"revision {revision.revision} adopted")
+    successor = _succeed(known, revision, _pending(known, f"revision {revision.revision} adopted"), now)
     change = _recorded(successor, known, Event("Adopted", message, revision.app, revision.revision), now)
     return Change(True, change.state, change.rows)
 
@@ -114,38 +115,43 @@ def _again(head: Head, kind: RevisionKind, by: str, now: datetime) -> Revision:
     )
 
 
-def _succeed(known: Known, revision: Revision, msg: str) -> Head:
+def _succeed(known: Known, revision: Revision, health: Health, now: datetime) -> Head:
     """The head that ``revision`` makes; what was learnt of instances stays true while they stay the same."""
     if not isinstance(known, Head):
-        return Head(revision, Health(1, Status.PENDING, msg), revision.submitted_at)
-    kept = replace(known, revision=revision, health=_pending(known, msg), proven="")  # a new revision has to prove itself anew
-    return kept if known.revision.instance_hash == revision.instance_hash else replace(kept, attempts=codec.frozen({}))
+        return Head(revision, health, now)
+    same = known.revision.instance_hash == revision.instance_hash
+    return replace(
+        known,
+        revision=revision,
+        health=health,
+        updated=_updated(known, health, now),
+        proven="",  # a new revision has to prove itself anew
+        attempts=known.attempts if same else _NO_ATTEMPTS,
+    )
 
 
-def _pending(head: Head, msg: str) -> Health:
+def _pending(known: Known, msg: str) -> Health:
     """On its way; what serves meanwhile is said, for the level speaks of the new revision from now on."""
-    if head.health.level < SERVES or head.health.status is Status.COMPLETED or head.revision.removed:
+    if not isinstance(known, Head) or known.revision.removed:
         return Health(1, Status.PENDING, msg)
-    old = f"revision {head.revision.revision}" if head.health.level >= GOOD else "an older revision"
+    if known.health.level < SERVES or known.health.status is Status.COMPLETED:
+        return Health(1, Status.PENDING, msg)
+    old = f"revision {known.revision.revision}" if known.health.level >= GOOD else "an older revision"
     return Health(SERVES, Status.PENDING, f"{msg}; {old} still serves")
 
 
-def _recorded(successor: Head, known: Known, event: Event, now: datetime) -> Change[Receipt]:
+def _recorded(head: Head, known: Known, event: Event, now: datetime) -> Change[Receipt]:
     """The whole of a new revision: its row, what it says of the one before it, and how the app is from now on."""
-    told = [event]
+    number = head.revision.revision
+    rows = [("revisions", codec.revision_row(head.revision)), ("events", codec.event_row(event, now))]
     if isinstance(known, Head) and _unfinished(known):
-        message = f"revision {known.revision.revision} was superseded by revision {successor.revision.revision} before it was healthy"
-        told.append(Event("Superseded", message, successor.app, known.revision.revision))
-    changed = _updated(known, successor, now)
-    rows = (
-        ("revisions", codec.revision_row(changed.revision)),
-        *(("events", codec.event_row(one, now)) for one in told),
-        ("health", codec.health_row(changed.revision, changed.health, now)),
-    )
-    message = f"revision {changed.revision.revision} recorded"
-    if changed.hold:
-        message += f"; {changed.app} is held by {changed.hold.by}, so nothing happens before it is released"
-    return Change(_receipt(changed, changed=True, message=message), changed, rows)
+        message = f"revision {known.revision.revision} was superseded by revision {number} before it was healthy"
+        rows.append(("events", codec.event_row(Event("Superseded", message, head.app, known.revision.revision), now)))
+    rows.append(("health", codec.health_row(head.revision, head.health, now)))
+    message = f"revision {number} recorded"
+    if head.hold:
+        message += f"; {head.app} is held by {head.hold.by}, so nothing happens before it is released"
+    return Change(_receipt(head, changed=True, message=message), head, rows)
 
 
 def _unfinished(head: Head) -> bool:
@@ -155,11 +161,10 @@ def _unfinished(head: Head) -> bool:
     return head.health.status in {Status.PENDING, Status.DEPLOYING} or head.proven != head.revision.instance_hash
 
 
-def _updated(known: Known, head: Head, now: datetime) -> Head:
-    """``updated`` is when status or level last changed; words alone do not count."""
-    if isinstance(known, Head) and (known.health.status, known.health.level) == (head.health.status, head.health.level):
-        return replace(head, updated=known.updated)
-    return replace(head, updated=now)
+def _updated(known: Head, health: Health, now: datetime) -> datetime:
+    """When status or level last changed; words alone do not count."""
+    same = (known.health.status, known.health.level) == (health.status, health.level)
+    return known.updated if same else now
 
 
 # --- holds ---------------------------------------------------------------------------------------
@@ -221,17 +226,14 @@ def record(outcome: Outcome, known: Known, now: datetime) -> Change[None]:
         if not known.revision.removed:
             raise Conflict(f"cannot forget {outcome.app}: its revision {outcome.revision} does not ask for its removal")
         return Change(None, known.revision.revision, happened)
-    head = _updated(
+    head = replace(
         known,
-        replace(
-            known,
-            health=outcome.health,
-            attempts=codec.frozen(outcome.attempts),
-            proven=outcome.proven,
-            unknown_since=outcome.unknown_since,
-            homes=outcome.homes,
-        ),
-        now,
+        health=outcome.health,
+        updated=_updated(known, outcome.health, now),
+        attempts=codec.frozen(outcome.attempts),
+        proven=outcome.proven,
+        unknown_since=outcome.unknown_since,
+        homes=outcome.homes,
     )
     if outcome.health != known.health:
         happened = (*happened, ("health", codec.health_row(head.revision, outcome.health, now)))

@@ -5,7 +5,7 @@ What people read is clipped to a bounded length here, whatever wrote it; what th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ from boreas_agent.clock import parse_timestamp, timestamp
 from boreas_agent.model import Attempts, Deadline, Event, Exit, Head, Health, Hold, InstanceName, Revision, Status
 
 Row = tuple[str | int | float | None, ...]
-Rows = tuple[tuple[str, Row], ...]
+Rows = Sequence[tuple[str, Row]]
 """Rows with the name of their table."""
 
 _LONGEST_MESSAGE = 4096

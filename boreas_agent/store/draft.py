@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from boreas_agent.model import Head
-from boreas_agent.store import codec
+from boreas_agent.store import bulk, codec
+from boreas_agent.store.bulk import Values
 from boreas_agent.store.changes import Change, Known
 from boreas_agent.store.codec import Row
+from boreas_agent.store.gone import Gone
 
 T = TypeVar("T")
 Decide = Callable[[Known, datetime], Change[T]]
@@ -20,18 +21,11 @@ Decide = Callable[[Known, datetime], Change[T]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something to decide and record. ``app`` None: it is about no app."""
+    """Something to decide and record. ``app`` None: it is about no app. ``newest``: of an app that was gone when it was asked."""
 
     app: str | None
+    newest: int
     decide: Decide[Any]
-    future: asyncio.Future[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Upkeep with a transaction of its own, or none."""
-
-    run: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
 
 
@@ -66,37 +60,39 @@ class Draft:
     """The state as it will be if the transaction commits."""
 
     committed: Mapping[str, Head]
-    look_up: Callable[[str], int]
+    gone: Gone
     states: dict[str, Known] = field(default_factory=dict)
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    rows: list[tuple[str, Row]] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """There is nothing to write."""
+        return not self.rows and not self.states
 
     def decide(self, request: Request, now: datetime) -> Answer:
         """Let the request see what those before it did; one that raises has changed nothing."""
         try:
-            change = request.decide(self._known(request.app), now)
-        except sqlite3.Error:
-            raise
-        except Exception as error:  # noqa: BLE001  it belongs to whoever asked, and the thread must live on
+            change = request.decide(self._known(request), now)
+        except Exception as error:  # noqa: BLE001  it belongs to whoever asked
             return Answer(request.future, error=error)
         if change.state is not None and request.app is not None:
             self.states[request.app] = change.state
-        for table, row in change.rows:
-            self.rows.setdefault(table, []).append(row)
+        self.rows += change.rows
         return Answer(request.future, change.answer)
 
-    def _known(self, app: str | None) -> Known:
+    def _known(self, request: Request) -> Known:
+        app = request.app
         if app is None:
             return 0
         known: Known | None = self.states.get(app)
         if known is None:
             known = self.committed.get(app)
-        return self.look_up(app) if known is None else known
+        return (self.gone.newest(app) or request.newest) if known is None else known
 
-    def tables(self, now: datetime) -> Iterable[tuple[str, Sequence[Row]]]:
+    def values(self, now: datetime) -> Values:
         """All rows to write; of each app only the last head."""
-        yield from self.rows.items()
-        if self.states:
-            yield (
-                "heads",
-                [codec.head_row(s) if isinstance(s, Head) else codec.gone_row(app, s, now) for app, s in self.states.items()],
-            )
+        heads = [
+            ("heads", codec.head_row(state) if isinstance(state, Head) else codec.gone_row(app, state, now))
+            for app, state in self.states.items()
+        ]
+        return bulk.lay_out([*self.rows, *heads])

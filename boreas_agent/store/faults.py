@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from boreas_agent.errors import FieldError, Invalid
+
 _REASONS = {
     sqlite3.SQLITE_FULL: "the disk is full; it works again once there is room",
     sqlite3.SQLITE_BUSY: "another program holds a lock on it; end that program's transaction",
@@ -35,3 +37,8 @@ def code(error: Exception) -> int | None:
 def reason(error: Exception) -> str:
     """Why it failed, with the way out where there is one."""
     return _REASONS.get(code(error) or sqlite3.SQLITE_ERROR, str(error))
+
+
+def unfit(error: Exception) -> Exception:
+    """The error for whoever sent a value that cannot be stored: text that is not Unicode, a number too large."""
+    return Invalid((FieldError("", f"cannot be recorded: {error}"),)) if isinstance(error, ValueError | OverflowError) else error

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boreas_agent.clock import Clock, timestamp
 from boreas_agent.errors import Invalid, StartupError
 from boreas_agent.model import Event, Head
-from boreas_agent.store import codec, faults, migrate, schema
+from boreas_agent.store import bulk, codec, faults, gone, migrate
+from boreas_agent.store.codec import Row
 from boreas_agent.store.wal import SIZE_LIMIT
 
 _BUSY_SECONDS = 2.0
@@ -26,10 +27,11 @@ _SUFFIXES = ("", "-wal", "-shm")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The writing connection, what it holds, and where a damaged predecessor was put, and why."""
+    """The writing connection, what it holds (``gone`` as for ``gone.Gone``), and where a damaged predecessor was put, and why."""
 
     connection: sqlite3.Connection
     heads: Mapping[str, Head]
+    gone: Sequence[tuple[str, int]] = ()
     set_aside: str = ""
 
 
@@ -43,10 +45,7 @@ def open_database(path: Path, clock: Clock) -> Opened:
             if faults.code(error) not in faults.DAMAGED:
                 raise
             kept = _set_aside(path, clock)
-            opened = _open(path)
-            return Opened(
-                opened.connection, opened.heads, f"{path.name} was damaged ({error}) and is set aside as {kept}; what runs is adopted"
-            )
+            return replace(_open(path), set_aside=f"{path.name} was damaged ({error}) and is set aside as {kept}; what runs is adopted")
     except (sqlite3.Error, OSError) as error:
         raise StartupError(f"cannot open {path}: {error}") from error
 
@@ -69,15 +68,15 @@ def write_anew(path: Path, clock: Clock, heads: Mapping[str, Head], why: str, le
 
 
 def _fill(connection: sqlite3.Connection, clock: Clock, heads: Mapping[str, Head], why: str) -> None:
-    insert = {table: sizes[1] for table, sizes in schema.statements().items()}
-    now = clock.now()
-    connection.execute("BEGIN IMMEDIATE")
+    rows: list[tuple[str, Row]] = []
     for head in heads.values():
-        connection.execute(insert["revisions"], codec.revision_row(head.revision))
-        connection.execute(insert["heads"], codec.head_row(head))
-        connection.execute(insert["health"], codec.health_row(head.revision, head.health, head.updated))
-    connection.execute(insert["events"], codec.event_row(Event("DatabaseDamaged", f"{why} (its history is set aside)"), now))
-    connection.execute("COMMIT")
+        rows += (
+            ("revisions", codec.revision_row(head.revision)),
+            ("heads", codec.head_row(head)),
+            ("health", codec.health_row(head.revision, head.health, head.updated)),
+        )
+    rows.append(("events", codec.event_row(Event("DatabaseDamaged", f"{why} (its history is set aside)"), clock.now())))
+    bulk.Inserter(connection).insert(bulk.lay_out(rows))
 
 
 def _finish_writing_anew(path: Path) -> None:
@@ -96,7 +95,8 @@ def _open(path: Path) -> Opened:
         _settings(connection)
         _check(connection)
         migrate.bring_up_to_date(path, connection)
-        return Opened(connection, _heads(connection))
+        bulk.prepare(connection)
+        return Opened(connection, _heads(connection), _gone(connection))
     except BaseException:
         connection.close()
         raise
@@ -129,6 +129,12 @@ def _heads(connection: sqlite3.Connection) -> dict[str, Head]:
                 f"cannot use the recorded revision of {app}, perhaps of a newer agent: {error}; install that agent again"
             ) from error
     return heads
+
+
+def _gone(connection: sqlite3.Connection) -> Sequence[tuple[str, int]]:
+    """One more than are kept in memory tells that there are more."""
+    newest = f"SELECT app, revision FROM heads WHERE gone = 1 ORDER BY updated DESC LIMIT {gone.MOST + 1}"  # noqa: S608  a constant
+    return connection.execute(newest).fetchall()[::-1]
 
 
 def _set_aside(path: Path, clock: Clock) -> str:

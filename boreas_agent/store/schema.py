@@ -1,14 +1,11 @@
 """The tables, in SQLAlchemy Core; what users may rely on are the views in ``views.sql``.
 
-The statements of the hot path are compiled here from the same tables, once, and then run by ``sqlite3`` itself:
-per statement Core costs some 40 µs and the driver 4, which matters where one thread commits for everybody.
+Core describes them for the migrations; what is written on the hot path is made from the same tables in ``bulk.py``.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, Table, Text, UniqueConstraint
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.expression import Insert
 
 SCHEMA_REVISION = "0001"
 """The newest migration. A file that is there already needs no migration, so alembic need not even be imported."""
@@ -105,32 +102,3 @@ events = Table(
     Index("events_app", "app", "id"),
     sqlite_autoincrement=True,  # streams resume by id, so a deleted one must never come back
 )
-
-MOST_ROWS = 64
-"""Rows that one statement inserts at most; 64 rows of the widest table stay below SQLite's oldest limit of 999 variables."""
-
-
-def inserts(statement: Insert) -> dict[int, str]:
-    """The SQL of ``statement`` for 1, 2, 4 … ``MOST_ROWS`` rows; values in the order of the table's columns, ``id`` left out.
-
-    ``executemany`` would let go of the interpreter lock once a row, and wait behind a busy event loop to get it back;
-    a statement of many rows does so once.
-    """
-    table = statement.table
-    assert isinstance(table, Table)
-    names = [column.name for column in table.columns if column.name != "id"]
-    one = str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark"), column_keys=names))
-    head, values = one.split(" VALUES ")
-    sizes = (1 << power for power in range(MOST_ROWS.bit_length()))
-    return {size: f"{head} VALUES {', '.join([values] * size)}" for size in sizes}
-
-
-def statements() -> dict[str, dict[int, str]]:
-    """What the writer runs, by table."""
-    return {
-        "revisions": inserts(revisions.insert()),
-        "heads": inserts(heads.insert().prefix_with("OR REPLACE")),
-        "health": inserts(health.insert()),
-        "exits": inserts(exits.insert().prefix_with("OR IGNORE")),
-        "events": inserts(events.insert()),
-    }

@@ -44,7 +44,7 @@ class Store:
         self.heads: Mapping[str, Head] = MappingProxyType(self._heads)
         """All apps, also those being removed; a live view."""
         self._history = History(path)
-        self._writer = Writer(path, opened.connection, opened.heads, clock, self._publish)
+        self._writer = Writer(path, opened, self.heads, clock, self._publish)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock, limits: HistoryLimits = DEFAULT_LIMITS) -> Store:
@@ -98,19 +98,19 @@ class Store:
 
     def writable(self) -> bool:
         """The last attempt to commit was not in vain."""
-        return not self._writer.failing
+        return not self._writer.disk.failing
 
     @property
     def commits(self) -> int:
         """How many transactions were committed; many requests may share one."""
-        return self._writer.commits
+        return self._writer.disk.commits
 
     async def check(self) -> None:
         """Find out whether a commit is possible now; costs one at most every few seconds. Raises CannotRecord."""
-        if not self._writer.failing and self._clock.boottime() - self._writer.committed_at < _PROOF_SECONDS:
+        if not self._writer.disk.failing and self._clock.boottime() - self._writer.disk.committed_at < _PROOF_SECONDS:
             return
         try:
-            await asyncio.wait_for(self._writer.execute(self._writer.probe), _PROOF_SECONDS)
+            await asyncio.wait_for(self._writer.perform(self._writer.disk.probe), _PROOF_SECONDS)
         except TimeoutError:
             raise CannotRecord(f"cannot record changes in {self._path}: no answer from the disk within {_PROOF_SECONDS:g} s") from None
 
@@ -202,5 +202,5 @@ class Store:
                 total += deleted
                 deleted = await self._writer.execute(retention.delete(found))
             total += deleted
-        await self._writer.shrink()
+        await self._writer.perform(self._writer.disk.shrink)
         return total

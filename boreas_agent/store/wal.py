@@ -20,6 +20,8 @@ from boreas_agent.store.guard import Guard
 SIZE_LIMIT = 4 << 20
 """Bytes that the log keeps on disk when it starts over."""
 _PAGE = 4096
+_TABLES = 6
+"""Last pages that a commit touches, whatever it writes."""
 _ENOUGH = 900
 """Pages after which it is worth writing them back; below what fits into ``SIZE_LIMIT``."""
 _FAR_TOO_MANY = 4 * _ENOUGH
@@ -40,8 +42,8 @@ class Wal:
         self._insisted = float("-inf")
 
     def grown(self, rows: int, characters: int) -> None:
-        """Something was written. Each row touches about a page of its table and one of its index."""
-        self._pages += 2 * rows + characters // _PAGE
+        """A commit wrote so much. Rows fill the last pages of their tables, and touch one page each of an index."""
+        self._pages += _TABLES + rows + characters // _PAGE
 
     def tidy(self) -> None:
         """Write pages back where it is worth it; never fails: a full disk shows at the next commit, not here."""
@@ -54,8 +56,8 @@ class Wal:
                 self._insisted = self._clock.boottime()
                 self._insist("RESTART")
 
-    def shrink(self, _connection: sqlite3.Connection) -> None:
-        """A task for quiet times: without commits nothing else would cut a log that had grown."""
+    def shrink(self) -> None:
+        """For quiet times: without commits nothing else would cut a log that had grown."""
         with suppress(OSError):
             if self._file.stat().st_size > SIZE_LIMIT:
                 self.truncate()

@@ -195,3 +195,8 @@ def test_an_old_instance_is_stopped_as_its_own_revision_says() -> None:
 
 def test_an_instance_that_ended_at_once_is_not_replaced_more_than_once_a_second_either() -> None:
     assert text(plan(head(V2), [seen(V1, phase=Phase.EXITED, started=999.8)], NOW)) == ["wake at 1000.8"]
+
+
+def test_the_start_of_an_instance_before_a_reboot_holds_up_nothing() -> None:
+    before, unknown = seen(V1, phase=Phase.EXITED, started=NOW + 3600), seen(V1, phase=Phase.EXITED, started=None)
+    assert text(plan(head(V2), [before], NOW)) == text(plan(head(V2), [unknown], NOW))

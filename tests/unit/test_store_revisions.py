@@ -11,6 +11,8 @@ import pytest
 from boreas_agent import spec
 from boreas_agent.errors import Conflict, NotFound
 from boreas_agent.model import Attempts, Deadline, Health, Revision, Status
+from boreas_agent.store import gone
+from boreas_agent.store.store import Store
 from tests.unit.store_harness import BY, kinds, opened, outcome, proven, sql, submission
 from tests.world import FakeClock
 
@@ -131,6 +133,29 @@ def test_revision_numbers_go_on_after_an_app_is_gone_also_across_a_restart_of_th
             assert (await store.apply(submission(), BY)).revision == 3
             assert [row["revision"] for row in await store.revisions("web")] == [3, 2, 1]
             assert await store.newest("never") == 0
+
+    asyncio.run(scenario())
+
+
+def test_revision_numbers_go_on_also_for_apps_gone_so_long_ago_that_only_the_database_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gone, "MOST", 2)
+    apps = [f"app-{number}" for number in range(4)]
+
+    async def come_and_go(store: Store, revision: int) -> None:
+        for app in apps:
+            assert (await store.apply(submission(app), BY)).revision == revision
+            await store.remove(app, BY)
+            await store.record(outcome(store, app, gone=True))
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await come_and_go(store, revision=1)
+            await come_and_go(store, revision=3)
+        async with opened(tmp_path) as store:
+            receipts = await asyncio.gather(*(store.apply(submission(app), BY) for app in ["new", *apps]))
+            assert [receipt.revision for receipt in receipts] == [1, 5, 5, 5, 5]
 
     asyncio.run(scenario())
 
