@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from boreas_agent import __version__
-from boreas_agent.api import ApiSettings, create_app, listen
+from boreas_agent.api import ApiSettings, Security, create_app, listen
 from boreas_agent.clock import Clock, SystemClock
 from boreas_agent.controller import Controller
 from boreas_agent.drivers.base import Driver
@@ -83,14 +83,15 @@ async def _serve(settings: Settings, work_dir: WorkDir, clock: Clock, stop: asyn
 async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
     """Everything that runs, for as long as the block lasts; yields the controller's task, which must not end before."""
     async with AsyncExitStack() as stack:
+        security = await asyncio.to_thread(Security.open, settings.server)  # before anything is touched; reload() reads its files anew
         history = settings.agent.history
         store = await Store.open(work_dir.database, clock, HistoryLimits(rows=history.rows, days=history.days))
         stack.push_async_callback(store.close)
         drivers = _drivers(settings, work_dir, clock)
         reconciler = Reconciler(store, drivers, clock, lambda: random.uniform(-1, 1))  # noqa: S311  # jitter, not a secret
         controller = Controller(reconciler, store, drivers, clock, settings.agent.resync_interval)
-        api = create_app(store, controller.requested, lambda: controller.ready, ApiSettings(settings.server.trusted_networks))
-        host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port))
+        api = create_app(store, controller.requested, lambda: controller.ready, ApiSettings(settings.server.trusted_networks, security))
+        host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port, security))
         await _note(store, "AgentStarted", f"boreas-agent {__version__} started with pid {os.getpid()}")
         stack.push_async_callback(_note, store, "AgentStopped", f"boreas-agent {__version__} stopped; apps go on running")
         for driver in drivers:
