@@ -44,16 +44,17 @@ STOP_SECONDS = 20.0
 def run(settings: Settings) -> int:
     """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    security = Security.open(settings.server)  # before anything is touched; its reload() reads certificates and tokens anew
     with contextlib.closing(WorkDir.open(Path(settings.agent.work_dir))) as work_dir:
-        return asyncio.run(_run(settings, work_dir, SystemClock()))
+        return asyncio.run(_run(settings, security, work_dir, SystemClock()))
 
 
-async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
+async def _run(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(_serve(settings, work_dir, clock, stop))
+    serving = asyncio.create_task(_serve(settings, security, work_dir, clock, stop))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -67,8 +68,8 @@ async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
         return 0
 
 
-async def _serve(settings: Settings, work_dir: WorkDir, clock: Clock, stop: asyncio.Event) -> int:
-    async with _agent(settings, work_dir, clock) as controlling:
+async def _serve(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock, stop: asyncio.Event) -> int:
+    async with _agent(settings, security, work_dir, clock) as controlling:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, controlling}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -80,10 +81,9 @@ async def _serve(settings: Settings, work_dir: WorkDir, clock: Clock, stop: asyn
 
 
 @asynccontextmanager
-async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
+async def _agent(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
     """Everything that runs, for as long as the block lasts; yields the controller's task, which must not end before."""
     async with AsyncExitStack() as stack:
-        security = await asyncio.to_thread(Security.open, settings.server)  # before anything is touched; reload() reads its files anew
         history = settings.agent.history
         store = await Store.open(work_dir.database, clock, HistoryLimits(rows=history.rows, days=history.days))
         stack.push_async_callback(store.close)

@@ -35,12 +35,12 @@ class Authority:
     name: str = "ca"
     ca: trustme.CA = field(default_factory=lambda: trustme.CA(key_type=trustme.KeyType.ECDSA))
 
+    def __post_init__(self) -> None:
+        self.file.write_bytes(self.ca.cert_pem.bytes())
+
     @property
     def file(self) -> Path:
-        path = self.folder / f"{self.name}.pem"
-        if not path.exists():
-            path.write_bytes(self.ca.cert_pem.bytes())
-        return path
+        return self.folder / f"{self.name}.pem"
 
     def leaf(self, name: str, *identities: str, expired: bool = False) -> Pair:
         """For hosts, addresses or mailboxes; ``127.0.0.1`` where none is given."""

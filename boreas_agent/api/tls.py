@@ -121,6 +121,13 @@ wire: ContextVar[Wire] = ContextVar("wire")
 """The transport under the handshake that is about to begin; set by who begins it."""
 
 
+_IN_CLEAR_TEXT = b'{"success":false,"message":"this port speaks TLS: its URL begins with https://","status":400,"title":"Bad Request"}\n'
+_CLEAR_TEXT_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nServer: boreas-agent\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_IN_CLEAR_TEXT), _IN_CLEAR_TEXT)
+)
+
+
 class _Telling(ssl.SSLObject):
     """asyncio drops the connection of a failed handshake without sending the alert, so that clients could not say what was wrong."""
 
@@ -132,9 +139,9 @@ class _Telling(ssl.SSLObject):
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
-        except ssl.SSLError:
+        except ssl.SSLError as error:
             if self.wire is not None:
-                self.wire.write(self.outgoing.read())
+                self.wire.write(_CLEAR_TEXT_ANSWER if error.reason == "HTTP_REQUEST" else self.outgoing.read())
             raise
 
 

@@ -114,8 +114,6 @@ def _why(error: Exception) -> str:
             return "no answer within 30 s"
         case socket.gaierror():
             return "its name cannot be resolved"
-        case http.client.BadStatusLine() if error.line.startswith("\x15\x03"):  # the alert of a handshake that was no such
-            return "it speaks TLS there, so its URL begins with https://"
         case OSError() if error.strerror:
             return error.strerror.lower()
         case _:

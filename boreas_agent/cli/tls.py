@@ -16,8 +16,7 @@ _ALERTS = {
     "CERTIFICATE_EXPIRED": "it does not accept this client certificate (--cert): it has expired",
     "CERTIFICATE": "it does not accept this client certificate (--cert)",
     "PROTOCOL_VERSION": "it speaks no version of TLS that this command speaks",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS there; is it http:// instead of https://?",
-    "HTTP_REQUEST": "it does not speak TLS there; is it http:// instead of https://?",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS there; its URL may begin with http://",
 }
 
 

@@ -116,7 +116,7 @@ def test_a_page_of_the_agent_itself_is_its_https_address(ours: Authority) -> Non
 
 def test_what_is_no_tls_is_turned_away_without_a_word_in_the_log(ours: Authority, caplog: pytest.LogCaptureFixture) -> None:
     async def test(api: Api) -> None:
-        for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b"SSH-2.0-x\r\n", b"\x16\x03\x01\x00\x02\x01\x00", b""):
+        for nonsense in (b"\0" * 100, b"SSH-2.0-x\r\n", b"\x16\x03\x01\x00\x02\x01\x00", b""):
             reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
             writer.write(nonsense)
             writer.write_eof()
@@ -126,6 +126,20 @@ def test_what_is_no_tls_is_turned_away_without_a_word_in_the_log(ours: Authority
 
     secured(test, served(ours.leaf("server")))
     assert [record for record in caplog.records if record.name != "boreas_agent.store.opening"] == []
+
+
+def test_a_request_in_clear_text_is_told_that_the_port_speaks_tls(ours: Authority) -> None:
+    async def test(api: Api) -> None:
+        for request in (
+            b"GET /v1/status HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"POST /v1/apply HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
+        ):
+            head, _, body = (await api.raw(request)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert b"content-type: application/problem+json" in head.lower()
+            assert json.loads(body)["message"] == "this port speaks TLS: its URL begins with https://"
+
+    secured(test, served(ours.leaf("server")))
 
 
 def test_many_requests_on_one_connection_and_large_bodies_get_through(ours: Authority) -> None:
