@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -200,13 +200,6 @@ class Busy:
         self.evicted = True
 
 
-def in_loop(test: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        await test()
-
-    asyncio.run(whole())
-
-
 def test_connections_that_are_worked_for_are_never_evicted_and_a_newcomer_is_turned_away() -> None:
     async def test() -> None:
         hall = Places()
@@ -221,4 +214,4 @@ def test_connections_that_are_worked_for_are_never_evicted_and_a_newcomer_is_tur
         hall.close()
         assert all(guest.evicted for guest in guests[1:])
 
-    in_loop(test)
+    asyncio.run(test())
