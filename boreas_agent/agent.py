@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from boreas_agent import __version__
-from boreas_agent.api import ApiSettings, create_app, listen
+from boreas_agent.api import ApiSettings, Security, create_app, listen
 from boreas_agent.clock import Clock, SystemClock
 from boreas_agent.controller import Controller
 from boreas_agent.drivers.docker import DockerDriver
@@ -48,8 +48,9 @@ def run(settings: Settings) -> int:
     """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError."""
     sys.setswitchinterval(SWITCH_SECONDS)
     _collect_rarely()
+    security = Security.open(settings.server)  # before anything is touched; its reload() reads certificates and tokens anew
     with contextlib.closing(WorkDir.open(Path(settings.agent.work_dir))) as work_dir:
-        return asyncio.run(_run(settings, work_dir, SystemClock()))
+        return asyncio.run(_run(settings, security, work_dir, SystemClock()))
 
 
 def _collect_rarely() -> None:
@@ -59,12 +60,12 @@ def _collect_rarely() -> None:
     gc.set_threshold(COLLECT_AFTER)
 
 
-async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
+async def _run(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(_serve(settings, work_dir, clock, stop))
+    serving = asyncio.create_task(_serve(settings, security, work_dir, clock, stop))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -78,8 +79,8 @@ async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
         return 0
 
 
-async def _serve(settings: Settings, work_dir: WorkDir, clock: Clock, stop: asyncio.Event) -> int:
-    async with _agent(settings, work_dir, clock) as controlling:
+async def _serve(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock, stop: asyncio.Event) -> int:
+    async with _agent(settings, security, work_dir, clock) as controlling:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, controlling}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -91,7 +92,7 @@ async def _serve(settings: Settings, work_dir: WorkDir, clock: Clock, stop: asyn
 
 
 @asynccontextmanager
-async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
+async def _agent(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
     """Everything that runs, for as long as the block lasts; yields the controller's task, which must not end before."""
     async with AsyncExitStack() as stack:
         history = settings.agent.history
@@ -102,8 +103,9 @@ async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIt
         controller = Controller(reconciler, store, drivers, clock, settings.agent.resync_interval)
         outlook = Outlook(settings, work_dir, drivers[-1].link, store.record_events, clock)
         await outlook.look()
-        api = create_app(store, controller.requested, lambda: controller.ready, ApiSettings(settings.server.trusted_networks), outlook)
-        host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port))
+        trusted = ApiSettings(settings.server.trusted_networks, security)
+        api = create_app(store, controller.requested, lambda: controller.ready, trusted, outlook)
+        host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port, security))
         await _note(store, "AgentStarted", f"boreas-agent {__version__} started with pid {os.getpid()}")
         stack.push_async_callback(_note, store, "AgentStopped", f"boreas-agent {__version__} stopped; apps go on running")
         for driver in drivers:

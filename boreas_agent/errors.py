@@ -9,6 +9,7 @@
     ├── NotFound             there is no such app or revision
     ├── Invalid              the request is malformed; carries the fields that are wrong
     └── StartupError         the agent cannot start; one clear sentence, exit status 2
+        └── Unusable         a certificate or token file is wrong: no start with it; later on, the old one stays in force
 
 Messages are sentences a user reads: they name the thing, the value and the way out, and begin with
 "cannot" where something failed.
@@ -49,6 +50,10 @@ class NotFound(BoreasError):
 
 class StartupError(BoreasError):
     """The agent cannot start. The message is the one line the user sees (exit status 2)."""
+
+
+class Unusable(StartupError):
+    """A file that says who may call cannot be used. While the agent runs, what was read before stays in force."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,15 +47,22 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "--log-level": "log.level",
         "--log-format": "log.format",
         "--trusted-network": "server.trusted_networks",
+        "--tls-cert": "server.tls_cert",
+        "--tls-key": "server.tls_key",
+        "--tls-client-ca": "server.tls_client_ca",
+        "--tls-client-san": "server.tls_client_sans",
+        "--token-file": "server.token_file",
     }
 )
-UNBUILT_FLAGS = ("--tls-cert", "--tls-key", "--tls-client-ca", "--token-file")
-"""Security flags of the contract that this version has no code for: ignoring one would leave open what was meant to be closed."""
 
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
         "AGENT_SERVER_HOST": "server.host",
         "AGENT_SERVER_PORT": "server.port",
+        "AGENT_SERVER_TLS_CERT": "server.tls_cert",
+        "AGENT_SERVER_TLS_KEY": "server.tls_key",
+        "AGENT_SERVER_TLS_CLIENT_CA": "server.tls_client_ca",
+        "AGENT_SERVER_TOKEN_FILE": "server.token_file",
         "AGENT_LOG_LEVEL": "log.level",
         "AGENT_LOG_FORMAT": "log.format",
         "AGENT_LOG_OUTPUT": "log.output",
@@ -88,6 +95,10 @@ def _absolute(path: str) -> str:
     if not path:
         raise ValueError("must not be empty")
     return str(Path(path).absolute())
+
+
+def _absolute_or_none(path: str) -> str:
+    return _absolute(path) if path else ""
 
 
 def _lower(value: object) -> object:
@@ -143,6 +154,7 @@ def _bytes(size: str) -> int:
 _BYTES = TypeAdapter(ByteSize)
 Text = Annotated[str, AfterValidator(_printable), Field(max_length=4096)]
 AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
+OptionalPath = Annotated[Text, AfterValidator(_absolute_or_none)]
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000_000)]
 HttpUrl = Annotated[Text, AfterValidator(_http_url)]
@@ -157,11 +169,16 @@ class Section(BaseModel):
 
 
 class Server(Section):
-    """Where the API listens and who may change something through it."""
+    """Where the API listens and who may change something through it; an empty path means that there is no such file."""
 
     host: Annotated[Text, Field(min_length=1)] = "0.0.0.0"
     port: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535)] = 8081
     trusted_networks: tuple[Network, ...] = Field(default_factory=lambda: tuple(ip_network(text) for text in TRUSTED_BY_DEFAULT))
+    tls_cert: OptionalPath = ""
+    tls_key: OptionalPath = ""
+    tls_client_ca: OptionalPath = ""
+    tls_client_sans: tuple[Annotated[Text, Field(min_length=1)], ...] = ()
+    token_file: OptionalPath = ""
 
 
 class Log(Section):
@@ -251,9 +268,6 @@ def load_settings(overrides: Mapping[str, object], environ: Mapping[str, str], d
     file, which must exist then; ``default_file`` is read where it exists.
     """
     given = {flag: value for flag, value in overrides.items() if value is not None and value != ()}
-    for flag in UNBUILT_FLAGS:
-        if flag in given:
-            raise StartupError(f"cannot start: {flag} is not supported by this version of the agent yet; leave it out to serve without it")
     file = given.pop("--config", None)
     layers = (
         _file_layer(Path(str(file)), required=True) if file is not None else _file_layer(default_file, required=False),
@@ -263,7 +277,9 @@ def load_settings(overrides: Mapping[str, object], environ: Mapping[str, str], d
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merged(merged, layer)
-    return Settings.model_validate(merged)
+    settings = Settings.model_validate(merged)
+    _check_tls(settings.server)
+    return settings
 
 
 # --- the layers ----------------------------------------------------------------------------------
@@ -326,6 +342,21 @@ def _merged(weaker: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
+
+
+def _check_tls(server: Server) -> None:
+    """What belongs together may come from different layers, so it is looked at when they are one."""
+    if bool(server.tls_cert) != bool(server.tls_key):
+        given, missing = ("cert", "key") if server.tls_cert else ("key", "cert")
+        raise StartupError(f"cannot start: server.tls_{given} (--tls-{given}) needs server.tls_{missing} (--tls-{missing}) beside it")
+    if server.tls_client_ca and not server.tls_cert:
+        raise StartupError(
+            "cannot start: server.tls_client_ca (--tls-client-ca) needs --tls-cert and --tls-key: without TLS nobody can show a certificate"
+        )
+    if server.tls_client_sans and not server.tls_client_ca:
+        raise StartupError(
+            "cannot start: server.tls_client_sans (--tls-client-san) needs the CA beside it: server.tls_client_ca (--tls-client-ca)"
+        )
 
 
 # --- what is wrong, in one line ------------------------------------------------------------------

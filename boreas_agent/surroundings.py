@@ -62,7 +62,8 @@ class Outlook:
 
 def own_url(settings: Settings) -> str:
     """What the controller is told where ``advertise_url`` says nothing."""
-    return reachable_url(settings.server.host, settings.server.port, settings.agent.hostname, "http")
+    scheme = "https" if settings.server.tls_cert else "http"
+    return reachable_url(settings.server.host, settings.server.port, settings.agent.hostname, scheme)
 
 
 async def _again_and_again(run: Callable[[], Awaitable[None]], what: str) -> None:

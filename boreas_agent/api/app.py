@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from boreas_agent.api.access import READING, Network, Peer, check_change, peers
+from boreas_agent.api.access import READING, Network, Peer, check_caller, check_change, peers
 from boreas_agent.api.handlers import Handlers
 from boreas_agent.api.incoming import MAX_BODY, expect
 from boreas_agent.api.problems import answer
 from boreas_agent.api.render import Surroundings
+from boreas_agent.api.security import Security
 
 if TYPE_CHECKING:
     from boreas_agent.store.store import Store
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """What the API needs to know of the configuration: from where changes are accepted."""
+    """What the API needs to know of the configuration: from where changes are accepted, and whom it knows."""
 
     trusted_networks: tuple[Network, ...]
+    security: Security = field(default_factory=Security)
 
 
 def create_app(
@@ -39,7 +41,7 @@ def create_app(
     """
     look = peers(settings.trusted_networks)
     handlers = Handlers(store, reconciler_wake, ready, look, around)
-    app = web.Application(middlewares=[_guard(look)], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[_guard(look, settings.security)], client_max_size=MAX_BODY)
     for method, path, handler in _routes(handlers):
         app.router.add_route(method, path, handler, expect_handler=expect)
         if method == "GET":
@@ -63,12 +65,15 @@ def _routes(to: Handlers) -> tuple[tuple[str, str, Handler], ...]:
     )
 
 
-def _guard(look: Callable[[str | None], Peer]) -> Middleware:
+def _guard(look: Callable[[str | None], Peer], security: Security) -> Middleware:
     """One layer for both, because each costs every request a few microseconds: access first, then errors to answers."""
+    closed = security.certificates or security.tokens is not None
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            if closed:
+                check_caller(request, security)
             # A path or method that does not exist changes nothing: saying so helps more than 403 or 415.
             if request.method not in READING and request.match_info.http_exception is None:
                 check_change(request, look(request.remote))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from boreas_agent.api import render
-from boreas_agent.api.access import Peer
+from boreas_agent.api.access import Peer, signed
 from boreas_agent.api.incoming import HoldRequest, NoOptions, app_name, json_body, options, wait_seconds, whole_number
 from boreas_agent.api.problems import problem
 from boreas_agent.api.waiting import until_settled
@@ -107,7 +107,7 @@ class Handlers:
         self.closing.set()
 
     def _by(self, request: web.Request) -> str:
-        return f"api {self.peer(request.remote).address or 'local'}"
+        return signed(request, self.peer(request.remote))
 
     async def _recorded(self, request: web.Request, receipt: Receipt, wait: float | None) -> web.Response:
         if receipt.changed:

@@ -72,6 +72,8 @@ def _http(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
             return problem(405, f"{request.path} does not know {request.method}; it knows {allowed}", headers={"Allow": allowed})
         case web.HTTPRequestEntityTooLarge():
             return problem(413, "the body is larger than 1 MiB (1048576 bytes)")
+        case web.HTTPUnauthorized():
+            return problem(401, error.text or error.reason, headers={"WWW-Authenticate": error.headers["WWW-Authenticate"]})
         case web.HTTPNotFound():
             return problem(404, f"there is nothing at {request.path}")
         case _:

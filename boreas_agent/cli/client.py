@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from boreas_agent import __version__
+from boreas_agent.cli.tls import TlsFiles, why
 from boreas_agent.errors import BoreasError
 
 
@@ -38,15 +39,15 @@ class Agent:
     """An agent at a URL."""
 
     url: str
-    tls: bool
+    tls: ssl.SSLContext | None
     host: str
     port: int | None
     prefix: str
     token: str
 
     @classmethod
-    def at(cls, url: str, token: str) -> Agent:
-        """Raises CommandFailed where ``url`` isn't one."""
+    def at(cls, url: str, token: str, files: TlsFiles | None = None) -> Agent:
+        """Raises CommandFailed where ``url`` isn't one, TlsFailed where one of ``files`` cannot be used."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -56,7 +57,8 @@ class Agent:
             raise CommandFailed(f"cannot use {url!r} as the agent's address: it must look like http://127.0.0.1:8081 (--url or BOREAS_URL)")
         if not token.isprintable():
             raise CommandFailed("cannot send the token: it contains a line break or another control character (--token or BOREAS_TOKEN)")
-        return cls(url, parts.scheme == "https", parts.hostname, port, parts.path.rstrip("/"), token)
+        tls = (files or TlsFiles()).context() if parts.scheme == "https" else None
+        return cls(url, tls, parts.hostname, port, parts.path.rstrip("/"), token)
 
     def status(self, app: str) -> dict[str, Any]:
         """The status object of one app. Raises Refused, Unreachable."""
@@ -73,18 +75,24 @@ class Agent:
             headers["Content-Type"] = "application/json"
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        kind = http.client.HTTPSConnection if self.tls else http.client.HTTPConnection
-        connection = kind(self.host, self.port, timeout=30)
+        connection = self._connection()
         try:
             connection.request(method, self.prefix + path, None if body is None else json.dumps(body, allow_nan=False).encode(), headers)
             answer = connection.getresponse()
             return self._understood(answer.status, answer.read())
         except (OSError, http.client.HTTPException, UnicodeError) as error:
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+                raise CommandFailed(f"cannot talk to the agent at {self.url}: {why(error, self.host)}") from None
             raise Unreachable(
                 f"cannot reach the agent at {self.url}: {_why(error)}; is it running there? (--url or BOREAS_URL names another)"
             ) from None
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=30)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=30, context=self.tls)
 
     def _understood(self, status: int, body: bytes) -> dict[str, Any]:
         try:
@@ -106,8 +114,6 @@ def _why(error: Exception) -> str:
             return "no answer within 30 s"
         case socket.gaierror():
             return "its name cannot be resolved"
-        case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted ({error.verify_message})"
         case OSError() if error.strerror:
             return error.strerror.lower()
         case _:

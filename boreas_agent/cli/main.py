@@ -49,11 +49,44 @@ run_options = _options(
     click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [info]"),
     click.option("--log-format", metavar="FORMAT", help="json or text.  [json]"),
     click.option("--trusted-network", multiple=True, metavar="CIDR", help="Who may change something; repeatable.  [loopback and private]"),
-    *(click.option(flag, metavar="FILE", hidden=True) for flag in ("--tls-cert", "--tls-key", "--tls-client-ca", "--token-file")),
+    click.option(
+        "--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate (PEM, the chain after it); renewed ones are picked up."
+    ),
+    click.option("--tls-key", metavar="FILE", help="The private key that belongs to it."),
+    click.option("--tls-client-ca", metavar="FILE", help="Callers must show a certificate that one of these CAs signed."),
+    click.option("--tls-client-san", "tls_client_san", multiple=True, metavar="NAME", help="… for one of these names; repeatable.  [any]"),
+    click.option("--token-file", metavar="FILE", help="Callers must send one of its tokens; lines NAME:SCOPE:TOKEN, mode 0600."),
 )
+
+
+def _noted(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """The options about TLS go past the commands, straight to :func:`_agent`."""
+    if value is not None:
+        ctx.meta[f"boreas.{parameter.name}"] = value
+
+
+def _tls_options(*, hidden: bool) -> Callable[[_F], _F]:
+    helps = {
+        "cacert": "CA that signed the agent's certificate; also BOREAS_CACERT.  [the machine's own CAs]",
+        "cert": "Certificate to show to the agent; also BOREAS_CERT.",
+        "key": "Its private key, where the file of --cert does not hold it; also BOREAS_KEY.",
+    }
+    return _options(
+        *(
+            click.option(f"--{name}", metavar="FILE", hidden=hidden, expose_value=False, callback=_noted, help=text)
+            for name, text in helps.items()
+        )
+    )
+
+
 where_options = _options(
     click.option("--url", metavar="URL", help=f"The agent to talk to; also BOREAS_URL.  [{DEFAULT_URL}]"),
-    click.option("--token", metavar="TOKEN", help="Sent as a bearer token; also BOREAS_TOKEN."),
+    click.option(
+        "--token",
+        metavar="TOKEN",
+        help="Sent as a bearer token. Better in the variable BOREAS_TOKEN: options are shown to everybody by ps.",
+    ),
+    _tls_options(hidden=False),
 )
 wait_options = _options(
     click.option("--wait/--no-wait", default=True, help="Follow it until it has happened, or return once it is recorded.  [wait]"),
@@ -67,6 +100,7 @@ output_option = click.option("-o", "--output", type=click.Choice(["table", "json
 @run_options
 @click.option("--url", hidden=True)
 @click.option("--token", hidden=True)
+@_tls_options(hidden=True)
 @click.pass_context
 def cli(ctx: click.Context, /, url: str | None, token: str | None, **flags: object) -> int | None:
     """Desired-state agent for one machine: containers, binaries and scripts.
@@ -74,8 +108,8 @@ def cli(ctx: click.Context, /, url: str | None, token: str | None, **flags: obje
     Without a command it runs the agent in the foreground.
     """
     if ctx.invoked_subcommand is None:
-        if url or token:
-            raise click.UsageError("--url and --token are for commands that talk to an agent, for example: boreas-agent status --url URL")
+        if url or token or any(name.startswith("boreas.") for name in ctx.meta):
+            raise click.UsageError("--url, --token, --cacert, --cert and --key are for commands that talk to an agent, such as 'status'")
         return _run(flags)
     ctx.obj = (url, token)
     for name, value in flags.items():
@@ -185,10 +219,15 @@ def sql(query: str | None, work_dir: str | None, config: str | None, output: str
 def _agent(url: str | None, token: str | None) -> Agent:
     """Flag after the command > flag before it > environment > default."""
     from boreas_agent.cli.client import Agent
+    from boreas_agent.cli.tls import TlsFiles
 
-    early_url, early_token = click.get_current_context().obj or (None, None)
+    context = click.get_current_context()
+    early_url, early_token = context.obj or (None, None)
     url = url or early_url or os.environ.get("BOREAS_URL") or DEFAULT_URL
-    return Agent.at(url, token or early_token or os.environ.get("BOREAS_TOKEN") or "")
+    files = {
+        name: context.meta.get(f"boreas.{name}") or os.environ.get(f"BOREAS_{name.upper()}") or "" for name in ("cacert", "cert", "key")
+    }
+    return Agent.at(url, token or early_token or os.environ.get("BOREAS_TOKEN") or "", TlsFiles(**files))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

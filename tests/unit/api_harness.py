@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import ClientSession
 
-from boreas_agent.api import ApiSettings, create_app, listen
+from boreas_agent.api import ApiSettings, Security, create_app, listen
 from boreas_agent.clock import SystemClock
 from boreas_agent.model import Health, Status
 from boreas_agent.store.store import Store
@@ -119,25 +119,34 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(trusted: tuple[str, ...] = LOOPBACK, ready: Callable[[], bool] = lambda: True) -> AsyncIterator[Api]:
+async def serving(
+    trusted: tuple[str, ...] = LOOPBACK, ready: Callable[[], bool] = lambda: True, security: Security | None = None
+) -> AsyncIterator[Api]:
     """The API over a new store in a folder of its own."""
     woken: list[str] = []
-    settings = ApiSettings(tuple(ip_network(network) for network in trusted))
+    security = security or Security()
+    settings = ApiSettings(tuple(ip_network(network) for network in trusted), security)
     with TemporaryDirectory() as folder:
         database = Path(folder) / "agent.db"
         store = await Store.open(database, SystemClock())
         try:
-            async with listen(create_app(store, woken.append, ready, settings), "127.0.0.1", 0) as (host, port), ClientSession() as session:
-                yield Api(f"http://{host}:{port}", port, store, database, session, woken)
+            app = create_app(store, woken.append, ready, settings)
+            async with listen(app, "127.0.0.1", 0, security) as (host, port), ClientSession() as session:
+                yield Api(f"{'https' if security.tls else 'http'}://{host}:{port}", port, store, database, session, woken)
         finally:
             await store.close()
 
 
-def run(test: Callable[[Api], Awaitable[None]], trusted: tuple[str, ...] = LOOPBACK, ready: Callable[[], bool] = lambda: True) -> None:
+def run(
+    test: Callable[[Api], Awaitable[None]],
+    trusted: tuple[str, ...] = LOOPBACK,
+    ready: Callable[[], bool] = lambda: True,
+    security: Security | None = None,
+) -> None:
     """Run one async test against its own API."""
 
     async def whole() -> None:
-        async with serving(trusted, ready) as api:
+        async with serving(trusted, ready, security) as api:
             await test(api)
 
     asyncio.run(whole())

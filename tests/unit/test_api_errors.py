@@ -15,10 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boreas_agent.api import listen
-from boreas_agent.api.server import MAX_CONNECTIONS
 from boreas_agent.errors import StartupError
 from tests.unit.api_harness import SEED, Api, Reply, pkg, run, seed, serving
-from tests.waiting import eventually_async
 
 MIB = 1024 * 1024
 LINES = "Host: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -299,26 +297,6 @@ def test_what_nobody_foresaw_is_a_500_without_a_traceback_and_is_logged(caplog: 
         assert api.everything() == {}
 
     run(test)
-
-
-def test_more_connections_than_the_limit_are_closed_and_the_others_are_served() -> None:
-    async def test(api: Api) -> None:
-        assert (await api.get("/v1/health")).status == 200
-        crowd = [await asyncio.open_connection("127.0.0.1", api.port) for _ in range(MAX_CONNECTIONS + 5)]
-        try:
-            last, _ = crowd[-1]
-            assert await asyncio.wait_for(last.read(), 10) == b""
-            assert (await api.get("/v1/health")).status == 200
-        finally:
-            for _, writer in crowd:
-                writer.transport.abort()
-        await eventually_async(lambda: _accepted(api))
-
-    run(test)
-
-
-async def _accepted(api: Api) -> bool:
-    return (await api.raw(f"GET /v1/health HTTP/1.1\r\n{LINES}\r\n".encode())).startswith(b"HTTP/1.1 200")
 
 
 def test_a_port_that_is_taken_is_a_sentence_that_names_it() -> None:

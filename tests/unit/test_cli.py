@@ -47,10 +47,9 @@ REFUSED = {
     "--port abc": "boreas-agent: cannot start: --port must be a whole number, not 'abc'",
     "run --port 70000": "boreas-agent: cannot start: --port must be less than or equal to 65535, not '70000'",
     "--config /nonexistent": "boreas-agent: cannot start: the configuration file /nonexistent does not exist",
-    "--tls-cert a --tls-key b": "boreas-agent: cannot start: --tls-cert is not supported by this version of the agent yet; "
-    "leave it out to serve without it",
-    "--token-file a": "boreas-agent: cannot start: --token-file is not supported by this version of the agent yet; "
-    "leave it out to serve without it",
+    "--tls-cert /a": "boreas-agent: cannot start: server.tls_cert (--tls-cert) needs server.tls_key (--tls-key) beside it",
+    "--tls-cert /none/a --tls-key /none/b": "boreas-agent: cannot start: cannot use the certificate /none/a: No such file or directory",
+    "--token-file /none/a": "boreas-agent: cannot start: cannot use the token file /none/a: No such file or directory",
     "--port 1 status": "boreas-agent: --port is an option of 'run'; write it after the command, where the command has it",
     "bogus": "boreas-agent: No such command 'bogus'.",
     "apply": "boreas-agent: name at least one file: boreas-agent apply -f FILE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from boreas_agent.errors import StartupError
-from boreas_agent.settings import ENVIRONMENT, FLAGS, UNBUILT_FLAGS, Settings, load_settings
+from boreas_agent.settings import ENVIRONMENT, FLAGS, Settings, load_settings
 
 PLATFORM_FILE = """
 server: {host: 0.0.0.0, port: 8081}
@@ -91,24 +92,31 @@ SAMPLES = {
 }
 SAMPLES |= {"agent.operator.url": "https://operator-pm:8443/base", "agent.operator.advertise_url": "http://pm-node-1:8081"}
 SAMPLES |= {"agent.health.check_interval": "4.5", "agent.health.timeout": "2", "agent.work_dir": "/w", "agent.docker.socket_path": "/s"}
+SAMPLES |= {f"server.{name}": f"/{name}" for name in ("tls_cert", "tls_key", "tls_client_ca", "token_file")}
+PAIR = "server: {tls_cert: /c, tls_key: /k}"
 
 
 @pytest.mark.parametrize(("name", "path"), ENVIRONMENT.items())
 def test_every_documented_environment_variable_sets_its_setting(load, name, path):
     text = SAMPLES.get(path, "some-text")
-    assert value_at(load(environ={name: text}), path) == yaml.safe_load(text)
+    assert value_at(load(PAIR, environ={name: text}), path) == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize(("flag", "path"), [pair for pair in FLAGS.items() if pair[0] != "--trusted-network"])
-def test_every_flag_sets_its_setting(flag, path, tmp_path):
+@pytest.mark.parametrize(("flag", "path"), [pair for pair in FLAGS.items() if pair[0] not in {"--trusted-network", "--tls-client-san"}])
+def test_every_flag_sets_its_setting(load, flag, path):
     text = SAMPLES.get(path, "some-text")
-    assert value_at(load_settings({flag: text}, {}, tmp_path / "none"), path) == yaml.safe_load(text)
+    assert value_at(load(PAIR, **{flag.strip("-"): text}), path) == yaml.safe_load(text)
 
 
 def test_trusted_networks_given_as_flags_replace_those_of_the_file(load):
     text = "server: {trusted_networks: [10.0.0.0/8, 'fd00::/8']}"
     assert load(text).server.trusted_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
     assert load(text, trusted_network=("192.0.2.0/24",)).server.trusted_networks == (ip_network("192.0.2.0/24"),)
+
+
+def test_names_of_client_certificates_given_as_flags_replace_those_of_the_file(load):
+    text = "server: {tls_cert: /c, tls_key: /k, tls_client_ca: /ca, tls_client_sans: [a.example]}"
+    assert load(text, tls_client_san=("b.example", "c.example")).server.tls_client_sans == ("b.example", "c.example")
 
 
 def test_a_relative_work_dir_is_made_absolute_once_at_the_start(load):
@@ -236,10 +244,28 @@ def test_a_file_of_aliases_that_would_unfold_to_gigabytes_is_refused_quickly(loa
     assert len(str(refused.value)) < 5000
 
 
-@pytest.mark.parametrize("flag", UNBUILT_FLAGS)
-def test_a_security_flag_without_code_behind_it_refuses_the_start(flag):
-    with pytest.raises(StartupError, match=f"cannot start: {flag} is not supported"):
-        load_settings({flag: "file"}, {})
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"tls_cert": "c"}, "server.tls_cert (--tls-cert) needs server.tls_key (--tls-key) beside it"),
+        ({"tls_key": "k"}, "server.tls_key (--tls-key) needs server.tls_cert (--tls-cert) beside it"),
+        ({"tls_client_ca": "ca"}, "server.tls_client_ca (--tls-client-ca) needs --tls-cert and --tls-key"),
+        (
+            {"tls_cert": "c", "tls_key": "k", "tls_client_san": ("a.example",)},
+            "server.tls_client_sans (--tls-client-san) needs the CA beside it: server.tls_client_ca (--tls-client-ca)",
+        ),
+    ],
+)
+def test_half_of_what_belongs_together_is_refused_and_the_other_half_named(load, given, missing):
+    with pytest.raises(StartupError, match=re.escape(f"cannot start: {missing}")):
+        load(**given)
+
+
+def test_a_certificate_and_its_key_may_come_from_different_places(load):
+    server = load("server: {tls_cert: /c, tls_client_ca: /ca, tls_client_sans: [a, b]}", {"AGENT_SERVER_TLS_KEY": "k"}).server
+    assert (server.tls_cert, server.tls_key, server.tls_client_ca) == ("/c", str(Path.cwd() / "k"), "/ca")
+    assert server.tls_client_sans == ("a", "b")
+    assert server.token_file == ""
 
 
 def test_the_real_environment_of_this_process_is_not_read_behind_ones_back(load):
