@@ -45,6 +45,8 @@ def _routes(to: Handlers) -> tuple[tuple[str, str, Handler], ...]:
         ("GET", "/v1/status/{app}", to.app_status),
         ("GET", "/v1/health", to.health),
         ("GET", "/v1/ready", to.readiness),
+        ("POST", "/v1/drain", to.drain),
+        ("POST", "/v1/undrain", to.undrain),
         ("DELETE", "/v1/apps/{app}", to.remove),
         ("POST", "/v1/apps/{app}/restart", to.restart),
         ("POST", "/v1/apps/{app}/hold", to.hold),

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from boreas_agent.cli.client import Agent, Unreachable
-from boreas_agent.cli.render import is_terminal, print_line, print_table, status_table
+from boreas_agent.cli.render import clean, is_terminal, print_line, print_table, status_table
 
 WATCH_SECONDS = 1.0
 
@@ -67,7 +67,14 @@ def _apps(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _summary(answer: dict[str, Any]) -> str:
-    return str((answer.get("healthy") or {}).get("msg", "")) if answer["apps"] else "no apps; submit one with: boreas-agent apply -f FILE"
+    drained = answer.get("drained")
+    words = str((answer.get("healthy") or {}).get("msg", "")) if answer["apps"] else "no apps; submit one with: boreas-agent apply -f FILE"
+    return f"{words}; {clean(_drained(drained))}" if drained else words
+
+
+def _drained(drained: dict[str, Any]) -> str:
+    because = f": {drained['reason']}" if drained.get("reason") else ""
+    return f"the node is drained by {drained.get('by')} since {drained.get('since')}{because} (boreas-agent undrain ends it)"
 
 
 def _line(state: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from boreas_agent.clock import Clock, timestamp
 from boreas_agent.errors import Invalid, StartupError
-from boreas_agent.model import Event, Head
+from boreas_agent.model import Drained, Event, Head
 from boreas_agent.store import codec, faults, migrate, schema
 from boreas_agent.store.wal import SIZE_LIMIT
 
@@ -31,6 +31,7 @@ class Opened:
     connection: sqlite3.Connection
     heads: Mapping[str, Head]
     set_aside: str = ""
+    drained: Drained | None = None
 
 
 def open_database(path: Path, clock: Clock) -> Opened:
@@ -51,8 +52,8 @@ def open_database(path: Path, clock: Clock) -> Opened:
         raise StartupError(f"cannot open {path}: {error}") from error
 
 
-def write_anew(path: Path, clock: Clock, heads: Mapping[str, Head], why: str, let_go: Callable[[], None]) -> Opened:
-    """Put a new database with ``heads`` in the place of a damaged one; ``let_go`` closes the old one.
+def write_anew(path: Path, clock: Clock, known: Opened, why: str, let_go: Callable[[], None]) -> Opened:
+    """Put a new database with what is ``known`` in the place of a damaged one; ``let_go`` closes the old one.
 
     Raises StartupError, sqlite3.Error, OSError. The new file is made whole under another name first, so that a full disk
     leaves everything as it is. The old one is moved before it is closed: SQLite then leaves it, and the new one's log, alone.
@@ -61,21 +62,22 @@ def write_anew(path: Path, clock: Clock, heads: Mapping[str, Head], why: str, le
     for suffix in _SUFFIXES:
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
     with closing(_open(fresh).connection) as connection:
-        _fill(connection, clock, heads, why)
+        _fill(connection, clock, known, why)
     _set_aside(path, clock)
     let_go()
     fresh.rename(path)
     return _open(path)
 
 
-def _fill(connection: sqlite3.Connection, clock: Clock, heads: Mapping[str, Head], why: str) -> None:
+def _fill(connection: sqlite3.Connection, clock: Clock, known: Opened, why: str) -> None:
     insert = {table: sizes[1] for table, sizes in schema.statements().items()}
     now = clock.now()
     connection.execute("BEGIN IMMEDIATE")
-    for head in heads.values():
+    for head in known.heads.values():
         connection.execute(insert["revisions"], codec.revision_row(head.revision))
         connection.execute(insert["heads"], codec.head_row(head))
         connection.execute(insert["health"], codec.health_row(head.revision, head.health, head.updated))
+    connection.execute(insert["node"], codec.drained_row(known.drained))
     connection.execute(insert["events"], codec.event_row(Event("DatabaseDamaged", f"{why} (its history is set aside)"), now))
     connection.execute("COMMIT")
 
@@ -96,7 +98,7 @@ def _open(path: Path) -> Opened:
         _settings(connection)
         _check(connection)
         migrate.bring_up_to_date(path, connection)
-        return Opened(connection, _heads(connection))
+        return Opened(connection, _heads(connection), drained=_drained(connection))
     except BaseException:
         connection.close()
         raise
@@ -129,6 +131,11 @@ def _heads(connection: sqlite3.Connection) -> dict[str, Head]:
                 f"cannot use the recorded revision of {app}, perhaps of a newer agent: {error}; install that agent again"
             ) from error
     return heads
+
+
+def _drained(connection: sqlite3.Connection) -> Drained | None:
+    row = connection.execute("SELECT value FROM node WHERE name = 'drained'").fetchone()
+    return codec.drained(row[0]) if row else None
 
 
 def _set_aside(path: Path, clock: Clock) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Float, Index, Integer, MetaData, Table, Text, Uni
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import Insert
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration. A file that is there already needs no migration, so alembic need not even be imported."""
 
 metadata = MetaData()
@@ -106,6 +106,9 @@ events = Table(
     sqlite_autoincrement=True,  # streams resume by id, so a deleted one must never come back
 )
 
+node = Table("node", metadata, Column("name", Text, primary_key=True), _text("value"), sqlite_with_rowid=False)
+"""What is remembered of the node itself, as JSON: ``drained`` (a ``model.Drained``, or null)."""
+
 MOST_ROWS = 64
 """Rows that one statement inserts at most; 64 rows of the widest table stay below SQLite's oldest limit of 999 variables."""
 
@@ -133,4 +136,5 @@ def statements() -> dict[str, dict[int, str]]:
         "health": inserts(health.insert()),
         "exits": inserts(exits.insert().prefix_with("OR IGNORE")),
         "events": inserts(events.insert()),
+        "node": inserts(node.insert().prefix_with("OR REPLACE")),
     }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain
@@ -23,12 +23,12 @@ from typing import TypeVar
 from boreas_agent.clock import Clock
 from boreas_agent.errors import CannotRecord, FieldError, Invalid, StartupError
 from boreas_agent.model import Head
-from boreas_agent.store import faults, schema
+from boreas_agent.store import codec, faults, schema
 from boreas_agent.store.changes import milliseconds
 from boreas_agent.store.codec import Row
 from boreas_agent.store.draft import Answer, Decide, Draft, Published, Request, Task
 from boreas_agent.store.guard import Damaged, Guard
-from boreas_agent.store.opening import write_anew
+from boreas_agent.store.opening import Opened, write_anew
 from boreas_agent.store.wal import Wal
 
 T = TypeVar("T")
@@ -43,17 +43,18 @@ _MOST_TOGETHER = 512
 class Writer:
     """The only connection that writes, and its thread. All methods but ``_…`` are for the event loop's thread."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, heads: Mapping[str, Head], clock: Clock, publish: Publish) -> None:
+    def __init__(self, path: Path, opened: Opened, clock: Clock, publish: Publish) -> None:
         self._path = path
-        self._connection = connection
-        self._heads = dict(heads)  # as committed; the event loop has its own copy, published later
+        self._connection = opened.connection
+        self._drained = opened.drained
+        self._heads = dict(opened.heads)  # as committed; the event loop has its own copy, published later
         self._clock = clock
         self._publish = publish
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Request | Task | None] = SimpleQueue()
         self._statements = schema.statements()
         self._guard = Guard(path)
-        self._wal = Wal(path, connection, clock, self._guard)
+        self._wal = Wal(path, opened.connection, clock, self._guard)
         self._damage = ""  # why the file has to be written anew
         self._closed = False
         self.failing = False
@@ -146,6 +147,8 @@ class Writer:
                 return
             self._send(Published({}, [Answer(request.future, error=self._failed(error)) for request in requests]))
             return
+        if "node" in draft.rows:
+            self._drained = codec.drained(str(draft.rows["node"][-1][1]))
         heads = {app: state if isinstance(state, Head) else None for app, state in draft.states.items()}
         for app, head in heads.items():
             if head is None:
@@ -173,7 +176,8 @@ class Writer:
     def _write_anew(self) -> None:
         """All heads are in memory, so nothing that was promised is lost with the file. Where it fails, the next request tries again."""
         try:
-            opened = write_anew(self._path, self._clock, self._heads, self._damage, self._connection.close)
+            known = Opened(self._connection, self._heads, drained=self._drained)
+            opened = write_anew(self._path, self._clock, known, self._damage, self._connection.close)
         except (StartupError, sqlite3.Error, OSError):
             return
         self._connection = opened.connection
