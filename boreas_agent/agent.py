@@ -9,28 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from boreas_agent import __version__
 from boreas_agent.api import ApiSettings, create_app, listen
+from boreas_agent.api.access import PEERS
+from boreas_agent.api.render import node_status
 from boreas_agent.clock import Clock, SystemClock
 from boreas_agent.controller import Controller
-from boreas_agent.drivers.base import Driver
 from boreas_agent.drivers.docker import DockerDriver
 from boreas_agent.drivers.process import ProcessDriver
-from boreas_agent.errors import CannotRecord
+from boreas_agent.errors import CannotRecord, Unavailable
 from boreas_agent.model import Event
 from boreas_agent.reconciler import Reconciler
-from boreas_agent.settings import Settings
+from boreas_agent.reload import Apply, Reloading
+from boreas_agent.settings import Log, Settings
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import HistoryLimits
+from boreas_agent.systemd import Supervisor, supervisor
 from boreas_agent.workdir import WorkDir
 
 log = logging.getLogger(__name__)
@@ -39,21 +45,59 @@ SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from another: the writer's answers wait for it on the way to the client."""
 DRAIN_SECONDS = 5.0
 STOP_SECONDS = 20.0
+OWN_SECONDS = 60.0
 
 
-def run(settings: Settings) -> int:
-    """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError."""
+def run(settings: Settings, reread: Callable[[], Settings] | None = None, relog: Callable[[Log], None] = lambda _: None) -> int:
+    """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError.
+
+    At SIGHUP ``reread`` gives the settings as they are written now, and ``relog`` changes how logs are written.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
+    told = supervisor()
+    if told.watchdog is not None:
+        faulthandler.enable()  # where it hung, in the journal, when the watchdog ends it
     with contextlib.closing(WorkDir.open(Path(settings.agent.work_dir))) as work_dir:
-        return asyncio.run(_run(settings, work_dir, SystemClock()))
+        return asyncio.run(_run(_Start(settings, work_dir, SystemClock(), told, reread or (lambda: settings), relog)))
 
 
-async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
-    stop = asyncio.Event()
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What an agent is started with."""
+
+    settings: Settings
+    work_dir: WorkDir
+    clock: Clock
+    supervisor: Supervisor
+    reread: Callable[[], Settings]
+    relog: Callable[[Log], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    """What runs; ``controlling`` must not end before the rest. ``live``: what a changed configuration reaches."""
+
+    store: Store
+    controller: Controller
+    controlling: asyncio.Task[None]
+    docker: DockerDriver
+    address: str
+    live: Mapping[str, Apply]
+
+    def status(self) -> str:
+        """One line for people."""
+        apps = node_status(self.store.heads)["healthy"]["msg"]
+        drained = "; the node is drained" if self.store.drained else ""
+        return f"{apps}; listening on {self.address}{drained}"
+
+
+async def _run(start: _Start) -> int:
+    stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(_serve(settings, work_dir, clock, stop))
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    serving = asyncio.create_task(_serve(start, stop, hangup))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -67,21 +111,23 @@ async def _run(settings: Settings, work_dir: WorkDir, clock: Clock) -> int:
         return 0
 
 
-async def _serve(settings: Settings, work_dir: WorkDir, clock: Clock, stop: asyncio.Event) -> int:
-    async with _agent(settings, work_dir, clock) as controlling:
+async def _serve(start: _Start, stop: asyncio.Event, hangup: asyncio.Event) -> int:
+    async with _agent(start) as agent, _beside(_announce(start, agent), _hear_hangups(start, agent, hangup), _look_at_own(agent)):
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopping, controlling}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopping, agent.controlling}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            log.critical("the controller ended; the agent stops to be started anew", exc_info=controlling.exception())
+            log.critical("the controller ended; the agent stops to be started anew", exc_info=agent.controlling.exception())
             stopping.cancel()
             return 1
+        start.supervisor.stopping()
         log.info("agent stopping, apps go on running")
     return 0
 
 
 @asynccontextmanager
-async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
-    """Everything that runs, for as long as the block lasts; yields the controller's task, which must not end before."""
+async def _agent(start: _Start) -> AsyncIterator[_Agent]:
+    """Everything that runs, for as long as the block lasts."""
+    settings, work_dir, clock = start.settings, start.work_dir, start.clock
     async with AsyncExitStack() as stack:
         history = settings.agent.history
         store = await Store.open(work_dir.database, clock, HistoryLimits(rows=history.rows, days=history.days))
@@ -98,10 +144,49 @@ async def _agent(settings: Settings, work_dir: WorkDir, clock: Clock) -> AsyncIt
             stack.push_async_callback(driver.close)
         controlling = await stack.enter_async_context(_running(controller))
         log.info("agent started", extra={"version": __version__, "work_dir": str(work_dir.path), "host": host, "port": port})
-        yield controlling
+        live: Mapping[str, Apply] = {
+            "log.level": lambda new: start.relog(new.log),
+            "log.format": lambda new: start.relog(new.log),
+            "server.trusted_networks": lambda new: api[PEERS].trust(new.server.trusted_networks),
+            "agent.resync_interval": lambda new: controller.resync_every(new.agent.resync_interval),
+        }
+        yield _Agent(store, controller, controlling, drivers[1], f"{host}:{port}", live)
 
 
-def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[Driver, ...]:
+async def _announce(start: _Start, agent: _Agent) -> None:
+    """To the service manager: ready after the first pass, then how it is and that it lives."""
+    await agent.controller.until_ready()
+    start.supervisor.ready(agent.status())
+    await start.supervisor.keep_telling(agent.status, agent.store.answers)
+
+
+async def _hear_hangups(start: _Start, agent: _Agent, hangup: asyncio.Event) -> None:
+    """SIGHUP: read the configuration again."""
+    reloading = Reloading(start.settings, start.reread, agent.live)
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        start.supervisor.reloading()
+        outcome = await reloading.reload()
+        await _note(agent.store, "Reloaded" if outcome.ok else "ReloadFailed", outcome.message)
+        start.supervisor.ready(outcome.message)
+
+
+async def _look_at_own(agent: _Agent) -> None:
+    """An agent in a container that nobody starts again is a node that stays dark after a reboot: say so, once."""
+    while True:
+        try:
+            fault = await agent.docker.stays_away()
+        except Unavailable:
+            await asyncio.sleep(OWN_SECONDS)
+            continue
+        if fault:
+            log.warning(fault)
+            await _note(agent.store, "NoRestartPolicy", fault)
+        return
+
+
+def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[ProcessDriver, DockerDriver]:
     docker = settings.agent.docker
     return (
         ProcessDriver(work_dir.path, work_dir.identity, clock),
@@ -114,6 +199,25 @@ def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[Drive
             network_mode=docker.network_mode,
         ),
     )
+
+
+@asynccontextmanager
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``work`` until the block ends. Nothing else depends on it: what fails in it is logged."""
+    tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(_tell_failure)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a part of the agent failed that the others do without", exc_info=error)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from boreas_agent.api.access import READING, Network, Peer, check_change, peers
+from boreas_agent.api.access import PEERS, READING, Network, Peer, Peers, check_change
 from boreas_agent.api.handlers import Handlers
 from boreas_agent.api.incoming import MAX_BODY, expect
 from boreas_agent.api.problems import answer
@@ -27,9 +27,10 @@ class ApiSettings:
 
 def create_app(store: Store, reconciler_wake: Callable[[str], None], ready: Callable[[], bool], settings: ApiSettings) -> web.Application:
     """The API of an agent; ``reconciler_wake`` is told of every app whose desired state was changed, after the commit."""
-    look = peers(settings.trusted_networks)
+    look = Peers(settings.trusted_networks)
     handlers = Handlers(store, reconciler_wake, ready, look)
     app = web.Application(middlewares=[_guard(look)], client_max_size=MAX_BODY)
+    app[PEERS] = look
     for method, path, handler in _routes(handlers):
         app.router.add_route(method, path, handler, expect_handler=expect)
         if method == "GET":

@@ -34,6 +34,7 @@ class Node:
         self.port = free_port()
         docker = {"AGENT_DOCKER_SOCKET_PATH": docker_socket} if docker_socket else {"AGENT_DOCKER_ENABLED": "false"}
         self._environment = os.environ | docker | environment
+        self.arguments: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
 
     # --- the agent's life ------------------------------------------------------------------------
@@ -53,6 +54,7 @@ class Node:
                     "127.0.0.1",
                     "--port",
                     str(self.port),
+                    *self.arguments,
                 ],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
