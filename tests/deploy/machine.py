@@ -15,6 +15,7 @@ from tests.waiting import eventually
 
 HERE = Path(__file__).parent
 CACHE = Path("/var/cache/boreas-agent-tests")
+MAKE_SECONDS = 300
 BOOT_SECONDS = 60
 
 
@@ -29,9 +30,11 @@ def base() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     file = CACHE / "base.tar"
     if not file.exists():
-        made = subprocess.run([HERE / "make-base.sh", file], capture_output=True, text=True, timeout=300, check=False)
-        if made.returncode != 0:
-            raise NotHere(f"a Debian could not be made here: {made.stderr[-500:]}")
+        try:
+            subprocess.run([HERE / "make-base.sh", file], capture_output=True, text=True, timeout=MAKE_SECONDS, check=True)
+        except (subprocess.SubprocessError, OSError) as error:
+            said = getattr(error, "stderr", "") or ""
+            raise NotHere(f"a Debian could not be made here: {error} {said[-500:]}") from error
     return file
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from boreas_agent.drivers.docker_spec import labels
 from tests.deploy.conftest import run
 from tests.engine.engine import Engine
 from tests.engine.installation import ROOT, this_source
 from tests.engine.node import Node
+from tests.engine.wants import want
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.docker
@@ -184,8 +186,8 @@ def test_the_agent_leaves_its_own_container_alone_even_where_it_carries_its_labe
     identity = "3f0e0a46-0b0e-4c0e-9d3c-0a4a4b6f2c11"
     (node.work_dir / "identity").write_text(f"{identity}\n")
     node.work_dir.chmod(0o700)
-    labels = {"boreas.agent": identity, "boreas.app": "agent", "boreas.version": "v1", "boreas.revision": "1", "boreas.replica": "0"}
-    node.run(*(word for name, value in labels.items() for word in ("--label", f"{name}={value}")))
+    carried = labels(want("agent"), identity)
+    node.run(*(word for name, value in carried.items() for word in ("--label", f"{name}={value}")))
     before = node.docker.identity_of("boreas-agent")
     node.docker("restart", "boreas-agent")
     node.answers()

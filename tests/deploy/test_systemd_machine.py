@@ -113,6 +113,7 @@ def _installed(machine: Machine, package: str) -> tuple[Deployed, list[int]]:
     machine.does("dpkg", "--install", package)
     node = Deployed(machine)
     assert (node.unit("ActiveState"), node.unit("UnitFileState")) == ("active", "enabled")
+    assert machine.does("systemd-analyze", "verify", "--man=no", f"/lib/systemd/system/{UNIT}") == ""
     assert machine.does("operator-pm-agent", "--version") == f"boreas-agent {__version__}\n"
     machine.path("/root/apps.yaml").write_text(WEB)
     machine.does("boreas-agent", "apply", "-f", "/root/apps.yaml", "--timeout", "30")
