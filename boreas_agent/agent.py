@@ -9,29 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from boreas_agent import __version__
 from boreas_agent.api import ApiSettings, Security, create_app, listen
+from boreas_agent.api.access import PEERS
+from boreas_agent.api.render import node_status
 from boreas_agent.clock import Clock, SystemClock
 from boreas_agent.controller import Controller
 from boreas_agent.drivers.docker import DockerDriver
 from boreas_agent.drivers.process import ProcessDriver
-from boreas_agent.errors import CannotRecord
+from boreas_agent.errors import CannotRecord, Unavailable
 from boreas_agent.model import Event
 from boreas_agent.reconciler import Reconciler
-from boreas_agent.settings import Settings
+from boreas_agent.reload import Apply, Reloading
+from boreas_agent.settings import Log, Settings
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import HistoryLimits
 from boreas_agent.surroundings import Outlook
+from boreas_agent.systemd import Supervisor, supervisor
 from boreas_agent.workdir import WorkDir
 
 log = logging.getLogger(__name__)
@@ -42,15 +49,22 @@ COLLECT_AFTER = 10_000
 """New objects after which the youngest are searched for garbage; Python's own 700 is less than a burst of requests needs."""
 DRAIN_SECONDS = 5.0
 STOP_SECONDS = 20.0
+OWN_SECONDS = 60.0
 
 
-def run(settings: Settings) -> int:
-    """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError."""
+def run(settings: Settings, reread: Callable[[], Settings] | None = None, relog: Callable[[Log], None] = lambda _: None) -> int:
+    """Run the agent until SIGTERM or SIGINT; the exit status. Raises StartupError.
+
+    At SIGHUP ``reread`` gives the settings as they are written now, and ``relog`` changes how logs are written.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
     _collect_rarely()
-    security = Security.open(settings.server)  # before anything is touched; its reload() reads certificates and tokens anew
+    security = Security.open(settings.server)  # before anything is touched
+    told = supervisor()
+    if told.watchdog is not None:
+        faulthandler.enable()  # where it hung, in the journal, when the watchdog ends it
     with contextlib.closing(WorkDir.open(Path(settings.agent.work_dir))) as work_dir:
-        return asyncio.run(_run(settings, security, work_dir, SystemClock()))
+        return asyncio.run(_run(_Start(settings, security, work_dir, SystemClock(), told, reread or (lambda: settings), relog)))
 
 
 def _collect_rarely() -> None:
@@ -60,12 +74,44 @@ def _collect_rarely() -> None:
     gc.set_threshold(COLLECT_AFTER)
 
 
-async def _run(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock) -> int:
-    stop = asyncio.Event()
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What an agent is started with."""
+
+    settings: Settings
+    security: Security
+    work_dir: WorkDir
+    clock: Clock
+    supervisor: Supervisor
+    reread: Callable[[], Settings]
+    relog: Callable[[Log], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    """What runs; ``controlling`` must not end before the rest. ``live``: what a changed configuration reaches."""
+
+    store: Store
+    controller: Controller
+    controlling: asyncio.Task[None]
+    docker: DockerDriver
+    address: str
+    live: Mapping[str, Apply]
+
+    def status(self) -> str:
+        """One line for people."""
+        apps = node_status(self.store.heads)["healthy"]["msg"]
+        drained = "; the node is drained" if self.store.drained else ""
+        return f"{apps}; listening on {self.address}{drained}"
+
+
+async def _run(start: _Start) -> int:
+    stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(_serve(settings, security, work_dir, clock, stop))
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    serving = asyncio.create_task(_serve(start, stop, hangup))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -79,21 +125,23 @@ async def _run(settings: Settings, security: Security, work_dir: WorkDir, clock:
         return 0
 
 
-async def _serve(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock, stop: asyncio.Event) -> int:
-    async with _agent(settings, security, work_dir, clock) as controlling:
+async def _serve(start: _Start, stop: asyncio.Event, hangup: asyncio.Event) -> int:
+    async with _agent(start) as agent, _beside(_announce(start, agent), _hear_hangups(start, agent, hangup), _look_at_own(agent)):
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopping, controlling}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopping, agent.controlling}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            log.critical("the controller ended; the agent stops to be started anew", exc_info=controlling.exception())
+            log.critical("the controller ended; the agent stops to be started anew", exc_info=agent.controlling.exception())
             stopping.cancel()
             return 1
+        start.supervisor.stopping()
         log.info("agent stopping, apps go on running")
     return 0
 
 
 @asynccontextmanager
-async def _agent(settings: Settings, security: Security, work_dir: WorkDir, clock: Clock) -> AsyncIterator[asyncio.Task[None]]:
-    """Everything that runs, for as long as the block lasts; yields the controller's task, which must not end before."""
+async def _agent(start: _Start) -> AsyncIterator[_Agent]:
+    """Everything that runs, for as long as the block lasts."""
+    settings, work_dir, clock = start.settings, start.work_dir, start.clock
     async with AsyncExitStack() as stack:
         history = settings.agent.history
         store = await Store.open(work_dir.database, clock, HistoryLimits(rows=history.rows, days=history.days))
@@ -101,11 +149,11 @@ async def _agent(settings: Settings, security: Security, work_dir: WorkDir, cloc
         drivers = _drivers(settings, work_dir, clock)
         reconciler = Reconciler(store, drivers, clock, lambda: random.uniform(-1, 1))  # noqa: S311  # jitter, not a secret
         controller = Controller(reconciler, store, drivers, clock, settings.agent.resync_interval)
-        outlook = Outlook(settings, work_dir, drivers[-1].link, store.record_events, clock)
+        outlook = Outlook(settings, work_dir, drivers[1].link, store.record_events, clock)
         await outlook.look()
-        trusted = ApiSettings(settings.server.trusted_networks, security)
-        api = create_app(store, controller.requested, lambda: controller.ready, trusted, outlook)
-        host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port, security))
+        callers = ApiSettings(settings.server.trusted_networks, start.security)
+        api = create_app(store, controller.requested, lambda: controller.ready, callers, outlook)
+        host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port, start.security))
         await _note(store, "AgentStarted", f"boreas-agent {__version__} started with pid {os.getpid()}")
         stack.push_async_callback(_note, store, "AgentStopped", f"boreas-agent {__version__} stopped; apps go on running")
         for driver in drivers:
@@ -114,7 +162,47 @@ async def _agent(settings: Settings, security: Security, work_dir: WorkDir, cloc
         controlling = await stack.enter_async_context(_running(controller))
         await stack.enter_async_context(outlook.watching())
         log.info("agent started", extra={"version": __version__, "work_dir": str(work_dir.path), "host": host, "port": port})
-        yield controlling
+        live: Mapping[str, Apply] = {
+            "log.level": lambda new: start.relog(new.log),
+            "log.format": lambda new: start.relog(new.log),
+            "server.trusted_networks": lambda new: api[PEERS].trust(new.server.trusted_networks),
+            "agent.resync_interval": lambda new: controller.resync_every(new.agent.resync_interval),
+        }
+        yield _Agent(store, controller, controlling, drivers[1], f"{host}:{port}", live)
+
+
+async def _announce(start: _Start, agent: _Agent) -> None:
+    """To the service manager: ready after the first pass, then how it is and that it lives."""
+    await agent.controller.until_ready()
+    start.supervisor.ready(agent.status())
+    await start.supervisor.keep_telling(agent.status, agent.store.answers)
+
+
+async def _hear_hangups(start: _Start, agent: _Agent, hangup: asyncio.Event) -> None:
+    """SIGHUP: read the configuration again."""
+    reloading = Reloading(start.settings, start.reread, agent.live)
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        start.supervisor.reloading()
+        await start.security.reload()
+        outcome = await reloading.reload()
+        await _note(agent.store, "Reloaded" if outcome.ok else "ReloadFailed", outcome.message)
+        start.supervisor.ready(outcome.message)
+
+
+async def _look_at_own(agent: _Agent) -> None:
+    """An agent in a container that nobody starts again is a node that stays dark after a reboot: say so, once."""
+    while True:
+        try:
+            fault = await agent.docker.stays_away()
+        except Unavailable:
+            await asyncio.sleep(OWN_SECONDS)
+            continue
+        if fault:
+            log.warning(fault)
+            await _note(agent.store, "NoRestartPolicy", fault)
+        return
 
 
 def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[ProcessDriver, DockerDriver]:
@@ -130,6 +218,25 @@ def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[Proce
             network_mode=docker.network_mode,
         ),
     )
+
+
+@asynccontextmanager
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``work`` until the block ends. Nothing else depends on it: what fails in it is logged."""
+    tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(_tell_failure)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a part of the agent failed that the others do without", exc_info=error)
 
 
 @asynccontextmanager

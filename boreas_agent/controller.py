@@ -53,6 +53,15 @@ class Controller:
         """The first pass over all apps has finished."""
         return self._ready.is_set()
 
+    async def until_ready(self) -> None:
+        """Returns once it is."""
+        await self._ready.wait()
+
+    def resync_every(self, seconds: float) -> None:
+        """From now on; the next look at everything is at once."""
+        self._resync_seconds = seconds
+        self._look_at_all.set()
+
     def wake(self, app: str) -> None:
         """Something about ``app`` may have changed."""
         self._surveyed.pop(app, None)

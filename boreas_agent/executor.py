@@ -15,6 +15,7 @@ from boreas_agent.drivers.base import Driver
 from boreas_agent.errors import BoreasError, Terminal, Unavailable
 from boreas_agent.model import (
     Action,
+    Drained,
     Event,
     Exit,
     Head,
@@ -40,7 +41,11 @@ class Desired(Protocol):
         """The newest head."""
 
     def changed(self, app: str) -> Awaitable[None]:
-        """Returns when it changes."""
+        """Returns when it changes, or the drain of the node does."""
+
+    @property
+    def drained(self) -> Drained | None:
+        """Whether the node is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,11 @@ class Executor:
         self._desired = desired
         self._fetching = fetching
 
-    async def carry_out(self, plan: Plan, head: Head) -> Done:
-        """Run the steps in order; the first step with a failure is the last one."""
+    async def carry_out(self, plan: Plan, head: Head, drained: Drained | None = None) -> Done:
+        """Run the steps in order; the first step with a failure is the last one. ``drained``: what the plan was made for."""
         done = Done()
         for step in plan.steps:
-            if self._superseded(head):
+            if self._superseded(head) or self._desired.drained != drained:
                 done.superseded = True
                 break
             await self._step(step, plan, head, done)
@@ -149,7 +154,8 @@ class Executor:
             while not task.done():
                 changed = asyncio.ensure_future(self._desired.changed(head.app))
                 try:
-                    if self._superseded(head):  # asked after ``changed``, so that no change falls between the two
+                    # Asked after ``changed``, so that no change falls between the two; a drained node fetches nothing.
+                    if self._superseded(head) or self._desired.drained is not None:
                         raise _Superseded
                     await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
                 finally:

@@ -13,9 +13,10 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from boreas_agent.clock import timestamp
@@ -32,25 +33,33 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 @contextmanager
-def logging_to(settings: Log) -> Iterator[None]:
-    """Send all logs of this process where ``settings`` says until the block ends; raises StartupError where that can't be opened."""
+def logging_to(settings: Log) -> Iterator[Callable[[Log], None]]:
+    """Send all logs of this process where ``settings`` says until the block ends; raises StartupError where that can't be opened.
+
+    Gives what changes level and format meanwhile.
+    """
     writer = _Writer(_Output(settings.output))
     handler = _Enqueue(writer.lines)
-    handler.setFormatter(_TextFormatter(traces=settings.level == "debug") if settings.format == "text" else _JsonFormatter())
     logging.raiseExceptions = False  # a line that cannot be formatted is lost; nothing is printed in its place
     logging.captureWarnings(True)
-    level = LEVELS[settings.level]
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    change = partial(_configure, handler)
+    change(settings)
     root = logging.getLogger()
-    root.setLevel(level)
     root.addHandler(handler)
     writer.start()
     try:
-        yield
+        yield change
     finally:
         root.removeHandler(handler)
         writer.stop()
+
+
+def _configure(handler: logging.Handler, settings: Log) -> None:
+    handler.setFormatter(_TextFormatter(traces=settings.level == "debug") if settings.format == "text" else _JsonFormatter())
+    level = LEVELS[settings.level]
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    logging.getLogger().setLevel(level)
 
 
 # --- getting them out ----------------------------------------------------------------------------

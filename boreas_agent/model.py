@@ -326,6 +326,15 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Drained:
+    """The node is to run nothing, whatever its apps ask for, until somebody ends that; ``at`` is when it was asked for."""
+
+    by: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """All that the agent remembers of one app: the newest revision and how it is doing. Immutable; replaced whole.
 

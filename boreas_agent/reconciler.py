@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from boreas_agent import drain, ledger, planner
 from boreas_agent import health as judge
-from boreas_agent import ledger, planner
 from boreas_agent.backoff import Moment, after_failure, delay_seconds
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import Driver
@@ -22,6 +22,7 @@ from boreas_agent.executor import Done, Executor, Failure
 from boreas_agent.model import (
     Attempts,
     Deadline,
+    Drained,
     Event,
     Head,
     Health,
@@ -67,6 +68,7 @@ class _View:
     head: Head
     observed: Sequence[Observed]
     account: ledger.Account
+    drained: Drained | None = None
 
 
 class Reconciler:
@@ -154,7 +156,7 @@ class Reconciler:
                     return await self._record_unknown(head, "an instance of a newer revision carries a record that cannot be read", done)
                 continue
             view = self._view(head, observed)
-            plan = planner.plan(view.head, observed, self._clock.boottime())
+            plan = drain.plan(view.head, planner.plan(view.head, observed, self._clock.boottime()), view.drained)
             if plan.steps:
                 view, done = await self._act(view, plan, done)
             if not plan.steps or done.failures:
@@ -187,7 +189,7 @@ class Reconciler:
 
     async def _carry_out(self, view: _View, plan: Plan) -> Done:
         """Carry out ``plan``; where that takes long, status says meanwhile how the app is, not how it was."""
-        acting = asyncio.ensure_future(self._executor.carry_out(plan, view.head))
+        acting = asyncio.ensure_future(self._executor.carry_out(plan, view.head, view.drained))
         try:
             finished, _ = await asyncio.wait({acting}, timeout=SLOW_SECONDS)
             if not finished:
@@ -200,7 +202,7 @@ class Reconciler:
 
     async def _tell_meanwhile(self, view: _View) -> None:
         known = self._store.head(view.head.app)
-        health = judge.assess(view.head, view.observed, self._clock.boottime()).health
+        health = self._assess(view, self._clock.boottime()).health
         if known is None or known.revision.revision != view.head.revision.revision or known.health.level <= health.level:
             return  # fetching has told already, or a newer revision came
         await self._store.record(
@@ -222,7 +224,7 @@ class Reconciler:
     async def _record(self, view: _View, plan: Plan, done: Done) -> float | None:
         """Judge the app and commit what is new; an app that is as it was costs no commit."""
         head, now = view.head, self._clock.boottime()
-        assessment = judge.assess(head, view.observed, now)
+        assessment = self._assess(view, now)
         retry = [tried.not_before.at for tried in head.attempts.values() if tried.not_before is not None and tried.not_before.at > now]
         if stuck := next((failure.event.message for failure in done.failures if not failure.replicas), ""):
             retry.append(now + self._again(head.app, stuck))
@@ -275,8 +277,14 @@ class Reconciler:
         return {self._drivers[kind] for kind in kinds}
 
     def _view(self, head: Head, observed: Sequence[Observed]) -> _View:
+        drained = self._store.drained
+        head = drain.wanted(head, drained)
         account = ledger.enter(head, observed, self._moment(), self._clock.now())
-        return _View(replace(head, attempts=account.attempts, unknown_since=None), observed, account)
+        return _View(replace(head, attempts=account.attempts, unknown_since=None), observed, account, drained)
+
+    def _assess(self, view: _View, now: float) -> judge.Assessment:
+        judged = judge.assess(view.head, view.observed, now)
+        return replace(judged, health=drain.health(view.head, view.observed, judged.health, view.drained))
 
     async def _remnant(self, app: str) -> Head | None:
         """A head for instances that outlived the record of their removal: it wants them gone."""

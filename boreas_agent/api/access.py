@@ -35,6 +35,24 @@ class Peer:
     trusted: bool
 
 
+class Peers:
+    """Looks up remote addresses, in networks that may change while the agent runs."""
+
+    def __init__(self, trusted: Iterable[Network]) -> None:
+        self._look = peers(trusted)
+
+    def trust(self, trusted: Iterable[Network]) -> None:
+        """From now on these, and no others."""
+        self._look = peers(trusted)
+
+    def __call__(self, remote: str | None) -> Peer:
+        return self._look(remote)
+
+
+PEERS = web.AppKey("PEERS", Peers)
+"""Where the application keeps its own."""
+
+
 def peers(trusted: Iterable[Network]) -> Callable[[str | None], Peer]:
     """Looks up remote addresses; the answers are kept, since a connection sends many requests."""
     networks = tuple(trusted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from boreas_agent.api.access import READING, Network, Peer, check_caller, check_change, peers
+from boreas_agent.api.access import PEERS, READING, Network, Peer, Peers, check_caller, check_change
 from boreas_agent.api.handlers import Handlers
 from boreas_agent.api.incoming import MAX_BODY, expect
 from boreas_agent.api.problems import answer
@@ -39,9 +39,10 @@ def create_app(
 
     ``around`` is what status says of the machine itself.
     """
-    look = peers(settings.trusted_networks)
+    look = Peers(settings.trusted_networks)
     handlers = Handlers(store, reconciler_wake, ready, look, around)
     app = web.Application(middlewares=[_guard(look, settings.security)], client_max_size=MAX_BODY)
+    app[PEERS] = look
     for method, path, handler in _routes(handlers):
         app.router.add_route(method, path, handler, expect_handler=expect)
         if method == "GET":
@@ -57,6 +58,8 @@ def _routes(to: Handlers) -> tuple[tuple[str, str, Handler], ...]:
         ("GET", "/v1/status/{app}", to.app_status),
         ("GET", "/v1/health", to.health),
         ("GET", "/v1/ready", to.readiness),
+        ("POST", "/v1/drain", to.drain),
+        ("POST", "/v1/undrain", to.undrain),
         ("DELETE", "/v1/apps/{app}", to.remove),
         ("POST", "/v1/apps/{app}/restart", to.restart),
         ("POST", "/v1/apps/{app}/hold", to.hold),

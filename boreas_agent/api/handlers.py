@@ -11,7 +11,7 @@ from aiohttp import web
 
 from boreas_agent.api import render
 from boreas_agent.api.access import Peer, signed
-from boreas_agent.api.incoming import HoldRequest, NoOptions, app_name, json_body, options, wait_seconds, whole_number
+from boreas_agent.api.incoming import DrainRequest, HoldRequest, NoOptions, app_name, json_body, options, wait_seconds, whole_number
 from boreas_agent.api.problems import problem
 from boreas_agent.api.waiting import until_settled
 from boreas_agent.errors import CannotRecord, NotFound
@@ -67,10 +67,24 @@ class Handlers:
         receipt = await self.store.release(app, self._by(request))
         return await self._recorded(request, receipt, None)
 
+    async def drain(self, request: web.Request) -> web.Response:
+        asked = await options(request, DrainRequest)
+        return self._node(await self.store.drain(self._by(request), asked.reason))
+
+    async def undrain(self, request: web.Request) -> web.Response:
+        await options(request, NoOptions)
+        return self._node(await self.store.undrain(self._by(request)))
+
+    def _node(self, changed: bool) -> web.Response:
+        if changed:
+            for app in self.store.heads:
+                self.wake(app)
+        return render.ok(render.drain_receipt(self.store.drained, changed))
+
     # --- how it is -------------------------------------------------------------------------------
 
     async def status(self, _request: web.Request) -> web.Response:
-        return render.ok(render.node_status(self.store.heads, self.around()))
+        return render.ok(render.node_status(self.store.heads, self.around()) | {"drained": render.drained(self.store.drained)})
 
     async def app_status(self, request: web.Request) -> web.Response:
         name = app_name(request)

@@ -36,6 +36,12 @@ class NoOptions(Model):
     """The body of a request that has no options: empty, or an empty object."""
 
 
+class DrainRequest(Model):
+    """The body of a drain: why, for people."""
+
+    reason: Annotated[Plain, Field(max_length=500)] = ""
+
+
 class HoldRequest(Model):
     """The body of a hold: why, and after how many seconds it ends by itself (never, where not given)."""
 

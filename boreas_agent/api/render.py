@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from boreas_agent.clock import timestamp
-from boreas_agent.model import Head, Hold, Status
+from boreas_agent.model import Drained, Head, Hold, Status
 from boreas_agent.node import NodeFacts
 from boreas_agent.registration import Registration
 from boreas_agent.store.values import Receipt
@@ -52,6 +52,19 @@ def receipt(of: Receipt) -> dict[str, Any]:
         "revision": of.revision,
         "changed": of.changed,
     }
+
+
+def drained(of: Drained | None) -> dict[str, Any] | None:
+    """Who drained the node, why and when; null where nobody did."""
+    return None if of is None else {"by": of.by, "reason": of.reason, "since": timestamp(of.at)}
+
+
+def drain_receipt(of: Drained | None, changed: bool) -> dict[str, Any]:
+    """The answer to a recorded drain, or to its end."""
+    state = (
+        "the node is drained: all apps stop and stay stopped until the drain is ended" if of else "the node is not drained: its apps run"
+    )
+    return {"success": True, "message": state if changed else f"unchanged: {state}", "changed": changed, "drained": drained(of)}
 
 
 def outcome(of: Receipt, head: Head | None) -> dict[str, Any]:

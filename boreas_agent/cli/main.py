@@ -205,6 +205,30 @@ def release(app: str, url: str | None, token: str | None) -> int:
 
 
 @cli.command()
+@click.option("--reason", metavar="TEXT", help="Shown in status and events.")
+@click.option("--disable", is_flag=True, help="End the drain instead (the same as undrain).")
+@wait_options
+@where_options
+def drain(reason: str | None, disable: bool, wait: bool, timeout: float, url: str | None, token: str | None) -> int:
+    """Stop all apps and wait until they have; they stay stopped, also over restarts, until the drain is ended."""
+    from boreas_agent.cli.drain import drain_node, undrain_node
+
+    if disable:
+        return undrain_node(_agent(url, token), timeout if wait else None)
+    return drain_node(_agent(url, token), reason or "", timeout if wait else None)
+
+
+@cli.command()
+@wait_options
+@where_options
+def undrain(wait: bool, timeout: float, url: str | None, token: str | None) -> int:
+    """End a drain: what the apps ask for runs again."""
+    from boreas_agent.cli.drain import undrain_node
+
+    return undrain_node(_agent(url, token), timeout if wait else None)
+
+
+@cli.command()
 @click.argument("query", required=False)
 @click.option("--work-dir", metavar="DIR", help="The work dir of the agent; otherwise found as the agent finds it.")
 @click.option("--config", metavar="FILE", help="The agent's configuration file, which may name the work dir.")

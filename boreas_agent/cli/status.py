@@ -67,8 +67,15 @@ def _apps(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _summary(answer: dict[str, Any]) -> str:
+    drained = answer.get("drained")
     apps = str((answer.get("healthy") or {}).get("msg", "")) if answer["apps"] else "no apps; submit one with: boreas-agent apply -f FILE"
+    apps = f"{apps}; {clean(_drained(drained))}" if drained else apps
     return "\n".join([apps, *(clean(line) for line in node_lines(answer))])
+
+
+def _drained(drained: dict[str, Any]) -> str:
+    because = f": {drained['reason']}" if drained.get("reason") else ""
+    return f"the node is drained by {drained.get('by')} since {drained.get('since')}{because} (boreas-agent undrain ends it)"
 
 
 def _line(state: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.drivers.docker_api import DockerApi, Refused
 from boreas_agent.drivers.docker_engine import EngineLink
 from boreas_agent.drivers.docker_images import Images
+from boreas_agent.drivers.docker_own import own_container, stays_away
 from boreas_agent.drivers.docker_ports import taken_port
 from boreas_agent.drivers.docker_sight import Sight
 from boreas_agent.drivers.docker_spec import AGENT, APP, Node, container_name, create_body, image_reference, read_card
@@ -62,6 +63,7 @@ class DockerDriver:
         self._api = DockerApi(socket_path, timeout=timeout)
         self._streams = Streams(self._api, stall=stall)
         self._images = Images(self._api, self._streams, clock)
+        self._own = ""
         self._sight = Sight(self._api, identity, clock)
         self._log_driver: str | None = None
         self.link = EngineLink(self._api, enabled=enabled)
@@ -69,6 +71,7 @@ class DockerDriver:
 
     async def open(self) -> None:
         """Connects nothing yet: the first call does."""
+        self._own = self._sight.own = await asyncio.to_thread(own_container)
         if self._enabled:
             await self._streams.open()
 
@@ -77,6 +80,10 @@ class DockerDriver:
         await self._images.close()
         await self._streams.close()
         self._api.forget()
+
+    async def stays_away(self) -> str:
+        """Why the agent, in a container, would not come back after a reboot; empty where it would. Raises Unavailable."""
+        return await stays_away(self._api, self._own) if self._own and self._enabled else ""
 
     # --- seeing ----------------------------------------------------------------------------------
 
@@ -143,7 +150,7 @@ class DockerDriver:
         """The id of the container that has the name, where it is ours and right; None where it was moved out of the way."""
         app, ref = want.name.app, str(found["Id"])
         card = read_card(found["Config"].get("Labels"), self._node.identity)
-        if card is None:
+        if card is None or ref == self._own:
             holder = str(found["Name"]).lstrip("/")
             raise Terminal(
                 f"cannot create {app}: the name {holder} is taken by a container that is not ours ({ref[:12]}); rename or remove it"

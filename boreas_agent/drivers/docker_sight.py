@@ -29,6 +29,8 @@ class Sight:
 
     def __init__(self, api: DockerApi, identity: str, clock: Clock) -> None:
         self._api = api
+        self.own = ""
+        """The container of the agent itself: whatever labels somebody gave it, it is nobody's instance."""
         self._identity = identity
         self._clock = clock
         self._labelled: dict[str, bool] = {}  # image id -> whether it carries the labels of one of our containers
@@ -75,7 +77,8 @@ class Sight:
             summaries = await self._api.read(app or "", what, lambda client: client.containers(all=True, filters={"label": labels}))
         except Refused as error:
             raise Unavailable(str(error)) from error
-        ours = [(card, summary) for summary in summaries if (card := read_card(summary.get("Labels"), self._identity))]
+        others = [summary for summary in summaries if summary["Id"] != self.own]
+        ours = [(card, summary) for summary in others if (card := read_card(summary.get("Labels"), self._identity))]
         self._forget_gone(app, {summary["Id"] for _, summary in ours})
         grouped: dict[str, list[_Listed]] = {}
         for card, summary in ours:

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from boreas_agent.drivers import procfs
 from boreas_agent.errors import Transient
 
 _SOURCE = Path(__file__).parent.parent / "keeper"
@@ -42,6 +44,13 @@ def source_hash() -> str:
     for path in sorted(_SOURCE.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _retire(pid: int, start: int) -> None:
+    """Nobody will ask a keeper of another version for a run again: it is to end with the last one it has."""
+    found = procfs.stat(pid)
+    if found is not None and found.start == start:
+        procfs.send(found, signal.SIGTERM)
 
 
 class Lost(Exception):
@@ -222,6 +231,8 @@ class Keepers:
         self._names[link] = name
         with suppress(asyncio.CancelledError, TimeoutError):
             await asyncio.wait((link.identity,), timeout=_HELLO_SECONDS)
+        if not link.own and link.identity.done() and not link.identity.cancelled():
+            await self._in_thread(_retire, *link.identity.result())
 
     def _folder_is_gone(self) -> bool:
         """Somebody deleted it; what we hold open leads nowhere."""

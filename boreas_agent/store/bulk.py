@@ -25,6 +25,7 @@ _TABLES: tuple[tuple[Table, str], ...] = (
     (schema.health, "INSERT"),
     (schema.exits, "INSERT OR IGNORE"),  # a run that is recorded already
     (schema.events, "INSERT"),
+    (schema.node, "INSERT OR REPLACE"),
 )
 _COLUMNS = {table.name: [column.name for column in table.columns if column.name != "id"] for table, _ in _TABLES}
 _WIDEST = max(map(len, _COLUMNS.values()))

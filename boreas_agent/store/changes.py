@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from boreas_agent import spec
 from boreas_agent.clock import timestamp
 from boreas_agent.errors import Conflict, NotFound
-from boreas_agent.model import Event, Head, Health, Hold, Revision, RevisionKind, Status
+from boreas_agent.model import Drained, Event, Head, Health, Hold, Revision, RevisionKind, Status
 from boreas_agent.spec import Submission
 from boreas_agent.store import codec
 from boreas_agent.store.codec import Rows
@@ -206,6 +206,22 @@ def rehold(old: Hold, new: Hold, known: Known, _now: datetime) -> Change[None]:
 
 def _noted(head: Head, event: Event, now: datetime) -> Change[Receipt]:
     return Change(_receipt(head, changed=True, message=event.message), head, (("events", codec.event_row(event, now)),))
+
+
+# --- the node ------------------------------------------------------------------------------------
+
+
+def drain(wanted: Drained, _known: Known, now: datetime) -> Change[Drained]:
+    """Run nothing from now on."""
+    because = f": {wanted.reason}" if wanted.reason else ""
+    event = Event("Drained", f"the node is drained by {wanted.by}{because}")
+    return Change(wanted, None, (("node", codec.drained_row(wanted)), ("events", codec.event_row(event, now))))
+
+
+def undrain(by: str, was: Drained, _known: Known, now: datetime) -> Change[None]:
+    """Run again what the apps ask for."""
+    event = Event("Undrained", f"the drain is ended by {by}; it was drained by {was.by} since {timestamp(was.at)}")
+    return Change(None, None, (("node", codec.drained_row(None)), ("events", codec.event_row(event, now))))
 
 
 # --- what was found and done ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from boreas_agent import records, spec
 from boreas_agent.clock import parse_timestamp, timestamp
-from boreas_agent.model import Attempts, Deadline, Event, Exit, Head, Health, Hold, InstanceName, Revision, Status
+from boreas_agent.model import Attempts, Deadline, Drained, Event, Exit, Head, Health, Hold, InstanceName, Revision, Status
 
 Row = tuple[str | int | float | None, ...]
 Rows = Sequence[tuple[str, Row]]
@@ -24,6 +24,7 @@ _LONGEST_OUTPUT = 16384
 _ATTEMPTS: TypeAdapter[dict[int, Attempts]] = TypeAdapter(dict[int, Attempts])
 _HOLD: TypeAdapter[Hold] = TypeAdapter(Hold)
 _DEADLINE: TypeAdapter[Deadline] = TypeAdapter(Deadline)
+_DRAINED: TypeAdapter[Drained | None] = TypeAdapter(Drained | None)
 
 HEAD_COLUMNS = "h.status, h.level, h.msg, h.updated, h.proven, h.attempts, h.hold, h.unknown_since, h.homes, r.record"
 """What ``head`` takes, from heads ``h`` and revisions ``r``."""
@@ -90,6 +91,16 @@ def frozen(attempts: Mapping[int, Attempts]) -> Mapping[int, Attempts]:
 def event_row(event: Event, now: datetime) -> Row:
     """For ``events``."""
     return (timestamp(now), event.app, event.revision, event.kind, event.message[:_LONGEST_MESSAGE])
+
+
+def drained_row(drained: Drained | None) -> Row:
+    """For ``node``."""
+    return ("drained", _DRAINED.dump_json(drained).decode())
+
+
+def drained(value: str) -> Drained | None:
+    """The inverse of ``drained_row``, from its value."""
+    return _DRAINED.validate_json(value)
 
 
 def health_row(revision: Revision, health: Health, now: datetime) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 
 from boreas_agent.clock import Clock
 from boreas_agent.errors import CannotRecord, StartupError
-from boreas_agent.model import Head
 from boreas_agent.store import faults
 from boreas_agent.store.bulk import WIDTH, Inserter, Values
 from boreas_agent.store.guard import Damaged, Guard
-from boreas_agent.store.opening import write_anew
+from boreas_agent.store.opening import Kept, write_anew
 from boreas_agent.store.wal import Wal
 
 
@@ -100,12 +99,12 @@ class Disk:
         """Something else between two commits."""
         return task(self._connection)
 
-    def write_anew(self, heads: Mapping[str, Head]) -> bool:
-        """Put a file with ``heads`` in the place of a damaged one; where that fails, the next job finds the damage again."""
+    def write_anew(self, kept: Kept) -> bool:
+        """Put a file with what is ``kept`` in the place of a damaged one; where that fails, the next job finds the damage again."""
         if not self._damage:
             return False
         try:
-            opened = write_anew(self._path, self._clock, heads, self._damage, self._connection.close)
+            opened = write_anew(self._path, self._clock, kept, self._damage, self._connection.close)
         except (StartupError, sqlite3.Error, OSError):
             return False
         self._use(opened.connection)

@@ -17,6 +17,8 @@ from typing import Any
 from boreas_agent.errors import StartupError
 from boreas_agent.store.schema import SCHEMA_REVISION
 
+KEPT_COPIES = 3
+"""So many copies of older schemas stay beside the database, the newest."""
 _PACKAGE = "boreas_agent.migrations"
 
 
@@ -76,7 +78,7 @@ def _known_or_refuse(path: Path, current: str, scripts: Path) -> None:
 
 
 def _keep_copy(path: Path, connection: sqlite3.Connection, current: str) -> None:
-    """Whole or not there: written under another name first."""
+    """``agent.db.before-REVISION``. Whole or not there: written under another name first."""
     kept = path.with_name(f"{path.name}.before-{current}")
     partial = kept.with_name(kept.name + ".partial")
     partial.unlink(missing_ok=True)
@@ -84,6 +86,9 @@ def _keep_copy(path: Path, connection: sqlite3.Connection, current: str) -> None
     with closing(sqlite3.connect(partial)) as copy:
         connection.backup(copy)
     partial.replace(kept)
+    copies = sorted(path.parent.glob(f"{path.name}.before-*"), key=lambda copy: copy.stat().st_mtime)
+    for older in copies[:-KEPT_COPIES]:
+        older.unlink(missing_ok=True)
 
 
 def _upgrade(connection: sqlite3.Connection, scripts: Path, target: str) -> None:

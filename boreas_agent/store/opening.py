@@ -15,7 +15,7 @@ from pathlib import Path
 
 from boreas_agent.clock import Clock, timestamp
 from boreas_agent.errors import Invalid, StartupError
-from boreas_agent.model import Event, Head
+from boreas_agent.model import Drained, Event, Head
 from boreas_agent.store import bulk, codec, faults, gone, migrate
 from boreas_agent.store.codec import Row
 from boreas_agent.store.wal import SIZE_LIMIT
@@ -33,6 +33,15 @@ class Opened:
     heads: Mapping[str, Head]
     gone: Sequence[tuple[str, int]] = ()
     set_aside: str = ""
+    drained: Drained | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is held in memory of a database, and outlives the file."""
+
+    heads: Mapping[str, Head]
+    drained: Drained | None
 
 
 def open_database(path: Path, clock: Clock) -> Opened:
@@ -50,8 +59,8 @@ def open_database(path: Path, clock: Clock) -> Opened:
         raise StartupError(f"cannot open {path}: {error}") from error
 
 
-def write_anew(path: Path, clock: Clock, heads: Mapping[str, Head], why: str, let_go: Callable[[], None]) -> Opened:
-    """Put a new database with ``heads`` in the place of a damaged one; ``let_go`` closes the old one.
+def write_anew(path: Path, clock: Clock, kept: Kept, why: str, let_go: Callable[[], None]) -> Opened:
+    """Put a new database with what is ``kept`` in the place of a damaged one; ``let_go`` closes the old one.
 
     Raises StartupError, sqlite3.Error, OSError. The new file is made whole under another name first, so that a full disk
     leaves everything as it is. The old one is moved before it is closed: SQLite then leaves it, and the new one's log, alone.
@@ -60,16 +69,16 @@ def write_anew(path: Path, clock: Clock, heads: Mapping[str, Head], why: str, le
     for suffix in _SUFFIXES:
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
     with closing(_open(fresh).connection) as connection:
-        _fill(connection, clock, heads, why)
+        _fill(connection, clock, kept, why)
     _set_aside(path, clock)
     let_go()
     fresh.rename(path)
     return _open(path)
 
 
-def _fill(connection: sqlite3.Connection, clock: Clock, heads: Mapping[str, Head], why: str) -> None:
-    rows: list[tuple[str, Row]] = []
-    for head in heads.values():
+def _fill(connection: sqlite3.Connection, clock: Clock, kept: Kept, why: str) -> None:
+    rows: list[tuple[str, Row]] = [("node", codec.drained_row(kept.drained))]
+    for head in kept.heads.values():
         rows += (
             ("revisions", codec.revision_row(head.revision)),
             ("heads", codec.head_row(head)),
@@ -96,7 +105,7 @@ def _open(path: Path) -> Opened:
         _check(connection)
         migrate.bring_up_to_date(path, connection)
         bulk.prepare(connection)
-        return Opened(connection, _heads(connection), _gone(connection))
+        return Opened(connection, _heads(connection), _gone(connection), drained=_drained(connection))
     except BaseException:
         connection.close()
         raise
@@ -135,6 +144,11 @@ def _gone(connection: sqlite3.Connection) -> Sequence[tuple[str, int]]:
     """One more than are kept in memory tells that there are more."""
     newest = f"SELECT app, revision FROM heads WHERE gone = 1 ORDER BY updated DESC LIMIT {gone.MOST + 1}"  # noqa: S608  a constant
     return connection.execute(newest).fetchall()[::-1]
+
+
+def _drained(connection: sqlite3.Connection) -> Drained | None:
+    row = connection.execute("SELECT value FROM node WHERE name = 'drained'").fetchone()
+    return codec.drained(row[0]) if row else None
 
 
 def _set_aside(path: Path, clock: Clock) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration. A file that is there already needs no migration, so alembic need not even be imported."""
 
 metadata = MetaData()
@@ -102,3 +102,6 @@ events = Table(
     Index("events_app", "app", "id"),
     sqlite_autoincrement=True,  # streams resume by id, so a deleted one must never come back
 )
+
+node = Table("node", metadata, Column("name", Text, primary_key=True), _text("value"), sqlite_with_rowid=False)
+"""What is remembered of the node itself, as JSON: ``drained`` (a ``model.Drained``, or null)."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from boreas_agent.clock import Clock
 from boreas_agent.errors import CannotRecord
-from boreas_agent.model import Event, Head, Hold, Revision
+from boreas_agent.model import Drained, Event, Head, Hold, Revision
 from boreas_agent.spec import Submission
 from boreas_agent.store import changes, retention
 from boreas_agent.store.draft import Published
@@ -43,6 +43,7 @@ class Store:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self.heads: Mapping[str, Head] = MappingProxyType(self._heads)
         """All apps, also those being removed; a live view."""
+        self._drained = opened.drained
         self._history = History(path)
         self._writer = Writer(path, opened, self.heads, clock, self._publish)
 
@@ -63,6 +64,11 @@ class Store:
             future.cancel()
 
     # --- what is -----------------------------------------------------------------------------------
+
+    @property
+    def drained(self) -> Drained | None:
+        """Since when and by whom the node is drained; None where it is not."""
+        return self._drained
 
     def head(self, app: str) -> Head | None:
         """All that is remembered of ``app``; None where it is unknown or gone."""
@@ -88,13 +94,16 @@ class Store:
                 self._heads.pop(app, None)
             else:
                 self._heads[app] = head
-            for future in self._waiting.pop(app, ()):
-                if not future.done():
-                    future.set_result(None)
+            self._tell(app)
         if published.anew:
             self._history.forget()
         for answer in published.answers:
             answer.give()
+
+    def _tell(self, app: str) -> None:
+        for future in self._waiting.pop(app, ()):
+            if not future.done():
+                future.set_result(None)
 
     def writable(self) -> bool:
         """The last attempt to commit was not in vain."""
@@ -113,6 +122,16 @@ class Store:
             await asyncio.wait_for(self._writer.perform(self._writer.disk.probe), _PROOF_SECONDS)
         except TimeoutError:
             raise CannotRecord(f"cannot record changes in {self._path}: no answer from the disk within {_PROOF_SECONDS:g} s") from None
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the writer gets round to anything within ``seconds``; a full disk fails it, but does not silence it."""
+        try:
+            await asyncio.wait_for(self._writer.execute(lambda _: None), seconds)
+        except TimeoutError:
+            return False
+        except CannotRecord:
+            return True
+        return True
 
     # --- what is wanted ------------------------------------------------------------------------------
 
@@ -143,6 +162,28 @@ class Store:
     async def release(self, app: str, by: str) -> Receipt:
         """End the app's hold. Raises NotFound."""
         return await self._writer.submit(app, partial(changes.release, app, by))
+
+    async def drain(self, by: str, reason: str) -> bool:
+        """Have the node run nothing until ``undrain``, whatever its apps ask for; False where that is so already."""
+        if self._drained is not None:
+            return False
+        wanted = Drained(by, reason, changes.milliseconds(self._clock.now()))
+        self._drained = await self._writer.submit(None, partial(changes.drain, wanted))
+        self._tell_all()
+        return True
+
+    async def undrain(self, by: str) -> bool:
+        """Have the node run what its apps ask for; False where that is so already."""
+        if self._drained is None:
+            return False
+        await self._writer.submit(None, partial(changes.undrain, by, self._drained))
+        self._drained = None
+        self._tell_all()
+        return True
+
+    def _tell_all(self) -> None:
+        for app in tuple(self._waiting):
+            self._tell(app)
 
     async def expire_holds(self) -> list[str]:
         """Release the apps whose hold is over, and name them. After a reboot a hold's time starts over, once."""

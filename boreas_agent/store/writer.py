@@ -20,12 +20,12 @@ from typing import TypeVar
 from boreas_agent.clock import Clock
 from boreas_agent.errors import CannotRecord
 from boreas_agent.model import Head
-from boreas_agent.store import faults
+from boreas_agent.store import codec, faults
 from boreas_agent.store.changes import milliseconds
 from boreas_agent.store.disk import Disk, Done
 from boreas_agent.store.draft import Answer, Decide, Draft, Published, Request
 from boreas_agent.store.gone import Gone
-from boreas_agent.store.opening import Opened
+from boreas_agent.store.opening import Kept, Opened
 
 T = TypeVar("T")
 Publish = Callable[[Published], None]
@@ -43,6 +43,7 @@ class Writer:
         self._path = path
         self._heads = heads
         self._gone = Gone(opened.gone)
+        self._drained = opened.drained
         self._clock = clock
         self._publish = publish
         self._loop = asyncio.get_running_loop()
@@ -146,6 +147,9 @@ class Writer:
         for app, state in draft.states.items():
             if not isinstance(state, Head):
                 self._gone.put(app, state)
+        for table, row in draft.rows:
+            if table == "node":
+                self._drained = codec.drained(str(row[1]))
         self._publish(Published(heads, answers))
         if self._waiting:
             self._begin_soon()
@@ -153,7 +157,7 @@ class Writer:
     def _mend(self, done: Done) -> None:
         """All heads are in memory, so nothing that was promised is lost with the file. Before the next commit."""
         if done.damaged:
-            self.disk.run(partial(self.disk.write_anew, dict(self._heads)), self._mended)
+            self.disk.run(partial(self.disk.write_anew, Kept(dict(self._heads), self._drained)), self._mended)
 
     def _mended(self, done: Done) -> None:
         if done.value:

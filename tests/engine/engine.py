@@ -183,7 +183,7 @@ class Engine:
                 os.kill(pid, signal.SIGKILL)
         groups = [*Path("/sys/fs/cgroup").glob(f"*{self._cgroup}"), *Path("/sys/fs/cgroup").glob(self._cgroup[1:])]
         for group in groups:
-            _remove_cgroup(group)
+            remove_cgroup(group)
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((m for m in mounts if m.startswith(f"{self.root}/")), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False)
@@ -244,7 +244,7 @@ def _processes_naming(folder: str) -> list[int]:
     return found
 
 
-def _remove_cgroup(folder: Path) -> None:
+def remove_cgroup(folder: Path) -> None:
     """End what is left in a cgroup of ours, and remove it."""
 
     def empty() -> bool:

@@ -34,6 +34,7 @@ class Node:
         self.port = free_port()
         docker = {"AGENT_DOCKER_SOCKET_PATH": docker_socket} if docker_socket else {"AGENT_DOCKER_ENABLED": "false"}
         self._environment = os.environ | docker | environment
+        self.program: tuple[str, ...] = (sys.executable, "-m", "tests.engine.guarded_agent")
         self.arguments: tuple[str, ...] = ()
         """Further arguments of the agent, from its next start on."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -46,9 +47,7 @@ class Node:
         with log:
             self.process = subprocess.Popen(
                 [
-                    sys.executable,
-                    "-m",
-                    "tests.engine.guarded_agent",
+                    *self.program,
                     "--work-dir",
                     str(self.work_dir),
                     "--host",

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from boreas_agent.model import InstanceName, Phase, Status
 from boreas_agent.spec import max_attempts
@@ -64,6 +64,22 @@ class Machine(RuleBasedStateMachine):
         if self.sim.store.head(app) is not None:
             store = self.sim.store
             self.sim.run(store.hold(app, "test", "debugging", None) if held else store.release(app, "test"))
+
+    @rule(drained=st.booleans())
+    def node_is_drained_or_not(self, drained: bool) -> None:
+        store = self.sim.store
+        self.sim.run(store.drain("test", "") if drained else store.undrain("test"))
+
+    @precondition(lambda self: self.sim.store.drained is not None)
+    @rule()
+    def a_drained_node_starts_nothing(self) -> None:
+        before = self.runs()
+        self.sim.tick()
+        assert self.runs() <= before
+
+    def runs(self) -> set[tuple[InstanceName, int]]:
+        """What has been started and has not ended."""
+        return {(thing.name, thing.run) for thing in self.sim.world.things.values() if thing.phase in (Phase.RUNNING, Phase.PAUSED)}
 
     @rule(choice=st.integers(0, 5), how=st.sampled_from(["SIGKILL", 0, 1, "remove", "pause", "rename"]))
     def someone_meddles(self, choice: int, how: Any) -> None:
@@ -155,6 +171,7 @@ class Machine(RuleBasedStateMachine):
         """Liveness: a bounded number of ticks leads to empty plans."""
         self.sim.world.away.clear()
         self.sim.world.missing.clear()
+        self.sim.run(self.sim.store.undrain("test"))
         for app in list(self.sim.store.heads):
             self.sim.run(self.sim.store.release(app, "test"))
         for thing in list(self.sim.world.things.values()):

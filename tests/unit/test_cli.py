@@ -37,9 +37,9 @@ def test_version_is_printed_and_the_exit_status_is_0():
 
 def test_help_lists_the_commands_that_exist_and_no_others():
     shown = boreas("--help").stdout
-    for name in ("run", "apply", "status", "restart", "remove", "hold", "release", "sql"):
+    for name in ("run", "apply", "status", "restart", "remove", "hold", "release", "drain", "undrain", "sql"):
         assert f"\n  {name} " in shown
-    for name in ("plan", "history", "events", "logs", "rollback", "drain"):
+    for name in ("plan", "history", "events", "logs", "rollback"):
         assert f"\n  {name} " not in shown
 
 

@@ -25,10 +25,10 @@ from tests.world import FakeClock
 SECOND = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "NEWEST", None, None
 def upgrade():
     op.add_column("events", sa.Column("extra", sa.Text))
-"""
+""".replace("NEWEST", schema.SCHEMA_REVISION)
 
 OPEN = """
 import asyncio, sys
@@ -76,29 +76,29 @@ def test_an_upgrade_keeps_the_data_a_copy_of_what_was_and_the_views(tmp_path: Pa
     _make(tmp_path)
     scripts = tmp_path / "scripts"
     shutil.copytree(migrate.migrations(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0002_extra.py").write_text(SECOND)
+    (scripts / "versions" / "9999_extra.py").write_text(SECOND)
     with closing(sqlite3.connect(tmp_path / "agent.db", isolation_level=None)) as connection:
-        migrate.bring_up_to_date(tmp_path / "agent.db", connection, scripts, "0002")
-    assert sql(tmp_path, "SELECT version_num FROM alembic_version") == [("0002",)]
+        migrate.bring_up_to_date(tmp_path / "agent.db", connection, scripts, "9999")
+    assert sql(tmp_path, "SELECT version_num FROM alembic_version") == [("9999",)]
     assert sql(tmp_path, "SELECT app FROM v_status") == [("web",)]
     assert sql(tmp_path, "SELECT extra FROM events") == [(None,)]
-    with closing(sqlite3.connect(tmp_path / "agent.db.before-0001")) as copy:
-        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    with closing(sqlite3.connect(tmp_path / f"agent.db.before-{schema.SCHEMA_REVISION}")) as copy:
+        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [(schema.SCHEMA_REVISION,)]
         assert copy.execute("SELECT app FROM v_status").fetchall() == [("web",)]
-    assert (tmp_path / "agent.db.before-0001").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / f"agent.db.before-{schema.SCHEMA_REVISION}").stat().st_mode & 0o777 == 0o600
 
 
 def test_an_upgrade_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
     _make(tmp_path)
     scripts = tmp_path / "scripts"
     shutil.copytree(migrate.migrations(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0002_extra.py").write_text(SECOND + '    op.execute("SELECT nonsense")\n')
+    (scripts / "versions" / "9999_extra.py").write_text(SECOND + '    op.execute("SELECT nonsense")\n')
     with (
         closing(sqlite3.connect(tmp_path / "agent.db", isolation_level=None)) as connection,
         pytest.raises(Exception, match="nonsense"),
     ):
-        migrate.bring_up_to_date(tmp_path / "agent.db", connection, scripts, "0002")
-    assert sql(tmp_path, "SELECT version_num FROM alembic_version") == [("0001",)]
+        migrate.bring_up_to_date(tmp_path / "agent.db", connection, scripts, "9999")
+    assert sql(tmp_path, "SELECT version_num FROM alembic_version") == [(schema.SCHEMA_REVISION,)]
     assert sql(tmp_path, "SELECT app FROM v_status") == [("web",)]
     assert "extra" not in {row[1] for row in sql(tmp_path, "PRAGMA table_info(events)")}
 
