@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import stat
@@ -16,9 +17,10 @@ from boreas_agent.errors import Unusable
 
 Scope = Literal["read", "apply"]
 SCOPES = ("read", "apply")
-MIN_LENGTH = 16
-"""Shorter ones can be found by trying; ``openssl rand -hex 32`` makes one of 64."""
+SHORT = 16
+"""Shorter ones can be found by trying, which is worth a warning; ``openssl rand -hex 32`` makes one of 64."""
 MAX_TOKENS = 1000
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -71,10 +73,12 @@ def _privacy(found: os.stat_result) -> str:
 def _tokens(text: str) -> tuple[Token, ...]:
     lines: dict[bytes, int] = {}
     tokens = []
+    short = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         token = _token(line.strip(), number)
+        short += [str(number)] if len(line.strip().split(":", 2)[2]) < SHORT else []
         if token.digest in lines:
             raise ValueError(f"lines {lines[token.digest]} and {number} hold the same token")
         lines[token.digest] = number
@@ -83,6 +87,10 @@ def _tokens(text: str) -> tuple[Token, ...]:
         raise ValueError("there is no token in it, so nobody could call; a line is NAME:SCOPE:TOKEN")
     if len(tokens) > MAX_TOKENS:
         raise ValueError(f"it holds {len(tokens)} tokens; at most {MAX_TOKENS} are allowed")
+    if short:
+        _log.warning(
+            "a token is so short that it can be found by trying; openssl rand -hex 32 makes a good one", extra={"lines": ", ".join(short)}
+        )
     return tuple(tokens)
 
 
@@ -93,8 +101,8 @@ def _token(line: str, number: int) -> Token:
         raise ValueError(f"line {number} is not NAME:SCOPE:TOKEN with a name of letters, digits and _ . @ -")
     if scope not in SCOPES:
         raise ValueError(f"the scope in line {number} is neither read nor apply; a line is NAME:SCOPE:TOKEN")
-    if len(secret) < MIN_LENGTH:
-        raise ValueError(f"the token in line {number} is shorter than {MIN_LENGTH} characters; openssl rand -hex 32 makes a good one")
+    if not secret:
+        raise ValueError(f"the token in line {number} is missing; openssl rand -hex 32 makes a good one")
     if not _TOKEN.fullmatch(secret):
         raise ValueError(f"the token in line {number} contains spaces or characters that are not ASCII")
     return Token(name, cast("Scope", scope), _digest(secret))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from boreas_agent.api.tokens import MAX_TOKENS, MIN_LENGTH, load
+from boreas_agent.api.tokens import MAX_TOKENS, load
 from boreas_agent.errors import Unusable
 from tests.certificates import token_file
 
@@ -38,12 +38,11 @@ WRONG = {
     "nonsense": "line 1 is not NAME:SCOPE:TOKEN",
     f"ci:{WRITER}": "neither read nor apply",
     f"ci:{WRITER}:apply": "neither read nor apply",
-    f"{WRITER}:apply": "is shorter than 16 characters",
+    f"{WRITER}:apply": "the token in line 1 is missing",
     f"c i:apply:{WRITER}": "line 1 is not NAME:SCOPE:TOKEN",
     f":apply:{WRITER}": "line 1 is not NAME:SCOPE:TOKEN",
     f"ci:APPLY:{WRITER}": "neither read nor apply",
-    f"ci:apply:{WRITER[: MIN_LENGTH - 1]}": "the token in line 1 is shorter than 16 characters",
-    "ci:apply:": "is shorter than 16 characters",
+    "ci:apply:": "the token in line 1 is missing",
     f"ci:apply:{WRITER} more": "contains spaces",
     f"ci:apply:{WRITER}ü": "not ASCII",
     f"a:apply:{WRITER}\nb:read:{WRITER}": "lines 1 and 2 hold the same token",
@@ -89,6 +88,13 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(file, 12345, 0)
     with pytest.raises(Unusable, match="it belongs to user 12345"):
         load(file)
+
+
+def test_a_short_token_is_used_with_a_warning_that_does_not_repeat_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load(token_file(tmp_path / "t", f"ci:apply:{WRITER}", "me:read:short")).find("short")
+    (record,) = caplog.records
+    assert record.__dict__["lines"] == "2"
+    assert "short" not in record.__dict__["lines"] and "found by trying" in record.getMessage()
 
 
 def test_what_is_not_a_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
