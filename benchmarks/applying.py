@@ -20,7 +20,7 @@ from benchmarks.workspace import validating_handler, workspace
 
 CONNECTIONS = 64
 ROUND_SECONDS = 2.0
-ROUNDS = 5
+ROUNDS = 9
 SAMPLES = 300
 
 

@@ -15,24 +15,18 @@ from boreas_agent.errors import FieldError, Invalid
 from boreas_agent.model import Instance, InstanceName, Revision
 from boreas_agent.spec import parse_pkg
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_quoted = json.JSONEncoder().encode
 
 
 def encode(revision: Revision) -> str:
     """The revision as JSON text."""
-    data = {
-        "app": revision.app,
-        "revision": revision.revision,
-        "version": revision.version,
-        "kind": revision.kind,
-        "generation": revision.generation,
-        "spec_hash": revision.spec_hash,
-        "instance_hash": revision.instance_hash,
-        "submitted_at": timestamp(revision.submitted_at),
-        "submitted_by": revision.submitted_by,
-    }
-    # The pkg is the most of it, and is text already.
-    return f'{_encode(data)[:-1]},"pkg":{revision.pkg.canonical_text}}}'
+    # Written out: an encoder for a whole object costs more than all of its texts, and the pkg is text already.
+    return (
+        f'{{"app":{_quoted(revision.app)},"revision":{revision.revision},"version":{_quoted(revision.version)},'
+        f'"kind":{_quoted(revision.kind)},"generation":{revision.generation},"spec_hash":{_quoted(revision.spec_hash)},'
+        f'"instance_hash":{_quoted(revision.instance_hash)},"submitted_at":{_quoted(timestamp(revision.submitted_at))},'
+        f'"submitted_by":{_quoted(revision.submitted_by)},"pkg":{revision.pkg.canonical_text}}}'
+    )
 
 
 def decode(text: str) -> Revision:
