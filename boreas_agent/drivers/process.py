@@ -168,7 +168,7 @@ class ProcessDriver:
             await self._run(tracked, request)
         except Transient as error:
             self._watch.forget(want.name)
-            _log.info("making folders anew", extra={"instance": str(want.name), "error": str(error)})
+            _log.debug("making folders anew", extra={"instance": str(want.name), "error": str(error)})
             return False
         finally:
             self._blanks.refill()
