@@ -54,7 +54,7 @@ def test_status_says_what_the_machine_is_from_the_first_answer_on(tmp_path: Path
         assert seen["cpus"] == os.cpu_count()
         assert seen["docker"]["enabled"] is False
         answer = node.get("/v1/status")[1]
-        assert list(answer) == ["apps", "healthy", "node", "operator"]
+        assert list(answer) == ["apps", "healthy", "node", "operator", "drained"]
         assert answer["operator"] is None
         command = [sys.executable, "-m", "boreas_agent", "status", "--url", f"http://127.0.0.1:{node.port}"]
         shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
