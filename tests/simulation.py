@@ -116,7 +116,7 @@ class Simulation:
         now = self.clock.boottime()
         for app, head in self.store.heads.items():
             observed = self.observed(app)
-            if head.health.status is Status.FAILED:
+            if head.health.status is Status.FAILED and (head.revision.version == "bad" or head.revision.pkg.type == "script"):
                 continue  # a crash loop goes on for ever, and that is right
             if head.hold is None and (plan(head, observed, now) != plan(head, observed, now + 1e6) or plan(head, observed, now).steps):
                 return False
