@@ -120,7 +120,8 @@ def _running(head: Head, tried: Attempts, seen: Observed, now: float) -> _Replic
         level, msg = _blemished(tried, probed, restarted=restarted is not None)
         return _Replica(_State.READY, msg, min(later, default=None), seasoned, level)
     if looping and pkg.type != "script":  # it runs: starts that failed before it do not matter any more
-        return _Replica(_State.LOOPING, f"crash-looping: {_last_words(tried)}", settled_at)
+        lost = unwell is not None and probed is not None and probed.lost
+        return _Replica(_State.LOOPING, unwell.msg if unwell and lost else f"crash-looping: {_last_words(tried)}", settled_at)
     if unwell is not None:
         return unwell
     doing = "running" if probed is None else "ready"

@@ -137,7 +137,7 @@ def test_a_field_of_another_type_is_an_error_that_says_so(base: dict[str, Any], 
 @pytest.mark.parametrize(
     ("base", "field", "value"),
     [
-        (DOCKER, "health", {"readiness": {"tcp": {"port": 1}}}),
+        (DOCKER, "resources", {"cpu_limit": "1"}),
         (BINARY, "resources", {"cpu_limit": "1"}),
         (BINARY, "artifacts", [{"url": "http://127.0.0.1/x", "sha256": "0"}]),
         (SCRIPT, "schedule", "* * * * *"),
