@@ -53,6 +53,7 @@ class Prober:
         self._clock = clock
         self._chance = chance
         self._watched: dict[str, dict[int, _Watched]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = Mailbox()
         self._ports = Gate(size=256, share=32)
         self._commands = Gate(size=16, share=4)
@@ -64,11 +65,10 @@ class Prober:
 
     async def close(self) -> None:
         """Ask nothing any more."""
-        tasks = [task for watched in self._watched.values() for one in watched.values() for task in one.tasks]
         for app in list(self._watched):
             self.forget(app)
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     # --- whom to ask -----------------------------------------------------------------------------
 
@@ -112,8 +112,9 @@ class Prober:
                 spread = numbers.interval if found_running else min(numbers.interval, SPREAD_SECONDS)
                 work = self._ask_for_ever(watched, kind, probe, spread * self._chance())
                 task = asyncio.get_running_loop().create_task(work)
-                watched.tasks.add(task)
-                task.add_done_callback(watched.tasks.discard)
+                for tasks in (watched.tasks, self._tasks):
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
 
     # --- asking ----------------------------------------------------------------------------------
 
