@@ -135,7 +135,9 @@ class Runner:
         os.close(said)
 
     def read(self, command: Command) -> None:
-        """Keep the last of what it writes."""
+        """Keep the last of what it writes; one that has ended meanwhile has no descriptor any more."""
+        if self.commands.get(command.pid) is not command:
+            return
         with contextlib.suppress(BlockingIOError):
             data = os.read(command.reader, 65536)
             command.output = (command.output + data)[-TAIL_BYTES:]
