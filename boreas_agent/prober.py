@@ -130,7 +130,7 @@ class Prober:
             counts = result.ok is True or at - counted_at >= numbers.interval * 0.9
             counted_at = at if counts else counted_at
             self._take(watched, kind, Result(result.ok, result.message, counts), numbers)
-            passed = kind in watched.course.rows and watched.course.rows[kind].passed
+            passed = kind in watched.course.rows and watched.course.rows[kind].passes > 0
             pause = numbers.interval if passed else numbers.pause(asked)
             await asyncio.sleep(max(0.0, at + pause - self._clock.boottime()))
 

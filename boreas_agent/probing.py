@@ -76,9 +76,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Equal results of one probe in a row. ``failing_since`` and ``failed_at`` are boot seconds; ``passed``: at least once in this run."""
+    """Equal results of one probe in a row. ``failing_since`` and ``failed_at`` are boot seconds; ``passes`` counts all in this run."""
 
-    passed: bool = False
+    passes: int = 0
     successes: int = 0
     failures: int = 0
     failing_since: float = 0.0
@@ -87,8 +87,8 @@ class Row:
     def after(self, result: Result, now: float) -> Row:
         """With one more result."""
         if result.ok:
-            return Row(True, self.successes + 1, failed_at=self.failed_at)
-        return Row(self.passed, 0, self.failures + result.counts, self.failing_since if self.failures else now, now)
+            return Row(self.passes + 1, self.successes + 1, failed_at=self.failed_at)
+        return Row(self.passes, 0, self.failures + result.counts, self.failing_since if self.failures else now, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def begin(seen: Observed, head: Head, replica: int, now: float) -> Course:
     gated = revision.pkg.health.readiness is not None or bool(seen.checked)
     known = (head.attempts.get(replica) or Attempts(replica, revision.instance_hash)).findings(seen)
     if known is not None and known.by == by:
-        passed: dict[ProbeKind, Row] = {"readiness": Row(True), "liveness": Row(True)} if known.ready else {}
+        passed: dict[ProbeKind, Row] = {"readiness": Row(1), "liveness": Row(1)} if known.ready else {}
         proven = head.proven == revision.instance_hash
         return Course(known if proven or known.well_since is None else replace(known, well_since=now), gated, MappingProxyType(passed))
     if revision.pkg.health.startup is not None:
@@ -164,7 +164,7 @@ def _passed(probed: Probed, kind: ProbeKind, row: Row, numbers: Timing, now: flo
         probed = replace(probed, doomed="")
     elif kind == "readiness" and not probed.ready and row.successes >= numbers.successes:
         probed = _ready(probed, now)
-    if probed.blemish.startswith(kind) and now - row.failed_at >= BLEMISH_SECONDS:
+    if probed.blemish.startswith(kind) and (row.passes == 1 or now - row.failed_at >= BLEMISH_SECONDS):  # what failed before was its start
         return replace(probed, blemish="")
     return probed
 
@@ -184,7 +184,7 @@ def _failed(probed: Probed, kind: ProbeKind, row: Row, message: str, numbers: Ti
 
 def _well_seconds(probed: Probed, row: Row) -> float:
     """How long it was well before it began to fail; one that never passed was never well."""
-    return max(0.0, row.failing_since - probed.well_since) if row.passed and probed.well_since is not None else 0.0
+    return max(0.0, row.failing_since - probed.well_since) if row.passes and probed.well_since is not None else 0.0
 
 
 def _worth_saying(failures: int, numbers: Timing) -> bool:

@@ -112,13 +112,20 @@ def test_what_nobody_can_know_is_no_result() -> None:
 def test_a_blemish_stays_for_a_while_so_that_a_flickering_probe_does_not_flood_the_history() -> None:
     of = asking(liveness={})
     flickering = [("liveness", NO), ("liveness", YES)] * 20
-    verdicts, going = set(), course(of)
+    verdicts, going = set(), course(of, ("liveness", YES))
     for index, one in enumerate(flickering):
         going = advance(going, one[0], one[1], timing("liveness", of.pkg.health.probes["liveness"], Defaults()), NOW + index)
         verdicts.add(going.probed)
-    assert len(verdicts) == 1
+    assert len(verdicts) == 1, "one blemish"
     later = NOW + len(flickering) + BLEMISH_SECONDS
     assert advance(going, "liveness", YES, timing("liveness", of.pkg.health.probes["liveness"], Defaults()), later).probed.blemish == ""
+
+
+def test_what_failed_while_it_came_up_is_no_blemish_once_it_is_there() -> None:
+    of = asking(liveness={})
+    assert course(of, ("liveness", NO)).probed.blemish == "liveness probe failed: refused"
+    assert course(of, ("liveness", NO), ("liveness", YES)).probed.blemish == ""
+    assert course(of, ("liveness", YES), ("liveness", NO), ("liveness", YES)).probed.blemish != ""
 
 
 def test_a_message_that_changes_with_every_result_does_not_change_the_verdict_with_every_result() -> None:
