@@ -55,9 +55,16 @@ def _shown_path(check: HttpCheck) -> str:
 
 
 async def _connected(address: str, port: int) -> socket.socket:
+    """On one machine a connection is mostly there by the time one has asked: asking again is cheaper than to wait to be told."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        code = sock.connect_ex((address, port))
+        if code == errno.EINPROGRESS:
+            code = sock.connect_ex((address, port))
+        if code in (errno.EINPROGRESS, errno.EALREADY):
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        elif code not in (0, errno.EISCONN):
+            raise OSError(code, os.strerror(code))
     except BaseException:
         sock.close()
         raise
