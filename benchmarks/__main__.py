@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from rich.console import Console
 
-from benchmarks import applying, containers, footprint, starting
+from benchmarks import applying, containers, footprint, probing, starting
 from benchmarks.report import Benchmark, Line, Skipped, table, unmeasured
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
@@ -27,6 +27,8 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         "container-restart": containers.restart,
         "memory": footprint.memory,
         "idle": footprint.idle,
+        "probe-cost": probing.cost,
+        "probe-fairness": probing.fairness,
     }
 )
 

@@ -49,10 +49,10 @@ def idle() -> Sequence[Line]:
     """Processor time over a minute in which nobody asks for anything."""
     with _resting() as processes:
         every = (processes.agent, *processes.helpers)
-        before, began = {pid: _processor_seconds(pid) for pid in every}, time.monotonic()
+        before, began = {pid: processor_seconds(pid) for pid in every}, time.monotonic()
         time.sleep(IDLE_SECONDS)
         wall = time.monotonic() - began
-        spent = {pid: (_processor_seconds(pid) - before[pid]) / wall * 100 for pid in every}
+        spent = {pid: (processor_seconds(pid) - before[pid]) / wall * 100 for pid in every}
     ours = spent.pop(processes.agent)
     theirs = sum(spent.values())
     detail = f"agent {ours:.2f} %, helpers {theirs:.2f} %, over {wall:.0f} s"
@@ -81,7 +81,7 @@ def _helpers(agent_pid: int, apps: set[int]) -> frozenset[int]:
     return frozenset((keepers | children) - apps)
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
     """User and system time of the process and of its children that have ended (``proc_pid_stat(5)``, fields 14 to 17)."""
     return sum(int(ticks) for ticks in _stat(pid)[11:15]) / _TICKS
 

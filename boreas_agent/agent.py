@@ -32,6 +32,8 @@ from boreas_agent.drivers.docker import DockerDriver
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import CannotRecord, Unavailable
 from boreas_agent.model import Event
+from boreas_agent.prober import Prober
+from boreas_agent.probing import Defaults
 from boreas_agent.reconciler import Reconciler
 from boreas_agent.reload import Apply, Reloading
 from boreas_agent.settings import Log, Settings
@@ -147,8 +149,11 @@ async def _agent(start: _Start) -> AsyncIterator[_Agent]:
         store = await Store.open(work_dir.database, clock, HistoryLimits(rows=history.rows, days=history.days))
         stack.push_async_callback(store.close)
         drivers = _drivers(settings, work_dir, clock)
-        reconciler = Reconciler(store, drivers, clock, lambda: random.uniform(-1, 1))  # noqa: S311  # jitter, not a secret
-        controller = Controller(reconciler, store, drivers, clock, settings.agent.resync_interval)
+        health = settings.agent.health
+        defaults = Defaults(health.check_interval, health.timeout, health.retry_count)
+        prober = Prober(drivers, defaults, clock, random.random)
+        reconciler = Reconciler(store, drivers, clock, lambda: random.uniform(-1, 1), prober)  # noqa: S311  # jitter, not a secret
+        controller = Controller(reconciler, store, (*drivers, prober), clock, settings.agent.resync_interval)
         outlook = Outlook(settings, work_dir, drivers[1].link, store.record_events, clock)
         await outlook.look()
         callers = ApiSettings(settings.server.trusted_networks, start.security)
@@ -159,6 +164,7 @@ async def _agent(start: _Start) -> AsyncIterator[_Agent]:
         for driver in drivers:
             await driver.open()
             stack.push_async_callback(driver.close)
+        stack.push_async_callback(prober.close)
         controlling = await stack.enter_async_context(_running(controller))
         await stack.enter_async_context(outlook.watching())
         log.info("agent started", extra={"version": __version__, "work_dir": str(work_dir.path), "host": host, "port": port})

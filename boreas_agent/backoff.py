@@ -38,10 +38,11 @@ def after_exit(attempts: Attempts, key: str, ended: Exit, pkg: Pkg, moment: Mome
     """``attempts`` with one more ended run, recorded under ``key``.
 
     A run as long as ``reset_after_seconds`` ends a row of failures. An exit where none was counted before, after
-    ``min_healthy_seconds`` or an unknown time of running, leads to a restart at once.
+    ``min_healthy_seconds`` or an unknown time of running, leads to a restart at once. Of a run that has probes only the
+    time counts that they found it well.
     """
     policy = pkg.restart
-    lasted = ended.seconds
+    lasted = ended.lasted
     stable = pkg.type != "script" and lasted is not None and lasted >= policy.reset_after_seconds  # a script is to end, not to run long
     row = 0 if stable else attempts.failures
     was_healthy = lasted is None or lasted >= min(pkg.rollout.min_healthy_seconds, policy.reset_after_seconds)
@@ -57,6 +58,7 @@ def after_exit(attempts: Attempts, key: str, ended: Exit, pkg: Pkg, moment: Mome
         last_failure="",
         last_exit=ended,
         recorded=(*attempts.recorded, key)[-REMEMBERED_RUNS:],
+        probed=None,
     )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
 from boreas_agent.clock import Clock
-from boreas_agent.drivers.base import ALL_APPS, Driver
+from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.errors import BoreasError
 from boreas_agent.gathering import Series, after_request
 from boreas_agent.model import Observed
@@ -29,13 +30,20 @@ MAX_RETRY_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 5.0
 
 
+class Source(Protocol):
+    """What tells of apps that need a look: drivers, probes."""
+
+    def events(self) -> AsyncIterator[str]:
+        """Names of apps, or ``ALL_APPS``. Hints only; never ends."""
+
+
 class Controller:
     """Runs a reconciler over all apps until cancelled."""
 
-    def __init__(self, reconciler: Reconciler, store: Store, drivers: Sequence[Driver], clock: Clock, resync_seconds: float) -> None:
+    def __init__(self, reconciler: Reconciler, store: Store, sources: Sequence[Source], clock: Clock, resync_seconds: float) -> None:
         self._reconciler = reconciler
         self._store = store
-        self._drivers = drivers
+        self._sources = sources
         self._clock = clock
         self._resync_seconds = resync_seconds
         self._queue = WorkQueue()
@@ -81,8 +89,8 @@ class Controller:
         """Until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for driver in self._drivers:
-                    group.create_task(self._listen(driver))
+                for source in self._sources:
+                    group.create_task(self._listen(source))
                 group.create_task(self._resync_for_ever())
                 group.create_task(self._count_as_ready_after(FIRST_PASS_SECONDS))
                 while True:
@@ -127,16 +135,16 @@ class Controller:
 
     # --- all apps --------------------------------------------------------------------------------
 
-    async def _listen(self, driver: Driver) -> None:
+    async def _listen(self, source: Source) -> None:
         while True:
             try:
-                async for app in driver.events():
+                async for app in source.events():
                     if app == ALL_APPS:
                         self._look_at_all.set()
                     else:
                         self.wake(app)
             except Exception:
-                log.exception("a driver's events failed, listening again; the resync sees what happens meanwhile")
+                log.exception("a source of events failed, listening again; the resync sees what happens meanwhile")
             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
     async def _resync_for_ever(self) -> None:

@@ -10,10 +10,22 @@ import re
 import signal as signals
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field
+from pydantic_core import PydanticCustomError
 
 MAX_ENTRIES = 2048
 """Of any one list; objects are bounded alike where JSON is read."""
+
+
+class Model(BaseModel):
+    """Base of the spec's models: nothing unknown, nothing coerced, nothing changed later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def misplaced(field: str, message: str) -> PydanticCustomError:
+    """A fault that only the whole object can show, said of the field that the user would change."""
+    return PydanticCustomError("misplaced", "{message}", {"message": message, "field": field})
 
 
 def _no_nul(text: str) -> str:

@@ -1,7 +1,8 @@
 """Pure: how well an app is, as a number, a word and a reason (contract, section 4).
 
 The level always speaks of the desired revision. 80 is the line above which it serves. A revision that was
-never wholly healthy must run for ``min_healthy_seconds`` first; a proven one is healthy as soon as it runs again.
+never wholly healthy must run, or where it has probes be ready, for ``min_healthy_seconds`` first; a proven one is healthy as
+soon as it runs, or is ready, again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from boreas_agent.backoff import finished, given_up
-from boreas_agent.model import Attempts, Head, Health, Observed, Phase, Status
+from boreas_agent.model import Attempts, Head, Health, Observed, Phase, Probed, Status
 from boreas_agent.planner import sort_out
 from boreas_agent.spec import Pkg, max_attempts
 
@@ -30,13 +31,34 @@ class Assessment:
     wake_at: float | None = None
 
 
+RESTARTED, FAILING = 90, 85
+"""Levels of what serves with a blemish: an instance was restarted not long ago; a probe has failed lately."""
+
+
 class _State(Enum):
     READY = auto()
     DONE = auto()
+    SETTLING = auto()  # runs, and is ready where it has probes, but not for long enough
+    UNREADY = auto()  # started, and its readiness probe has not passed yet
+    UNSTARTED = auto()  # runs, and its startup probe has not passed yet
     STARTING = auto()
     WAITING = auto()
+    LOST = auto()  # was ready once, and is not any more
     LOOPING = auto()
     FAILED = auto()
+
+
+_ALONE = {
+    _State.SETTLING: 30,
+    _State.UNREADY: 25,
+    _State.UNSTARTED: 20,
+    _State.STARTING: 10,
+    _State.WAITING: 5,
+    _State.LOST: 0,
+    _State.LOOPING: 0,
+    _State.FAILED: 0,
+}
+"""The level where nothing serves, by the worst of the replicas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +67,7 @@ class _Replica:
     msg: str
     wake_at: float | None = None
     seasoned: bool = False  # ready by its own running time, not because an earlier one was
-    blemish: str = ""
+    level: int = 100  # of one that serves
 
 
 def assess(head: Head, observed: Sequence[Observed], now: float) -> Assessment:
@@ -85,19 +107,43 @@ def _replica(head: Head, index: int, seen: Observed | None, now: float) -> _Repl
 
 
 def _running(head: Head, tried: Attempts, seen: Observed, now: float) -> _Replica:
-    pkg = head.revision.pkg
-    settled_at = None if seen.started is None else seen.started + pkg.rollout.min_healthy_seconds
+    pkg, probed = head.revision.pkg, tried.findings(seen)
+    since = seen.started if probed is None else probed.well_since
+    settled_at = None if since is None else since + pkg.rollout.min_healthy_seconds
     seasoned = settled_at is not None and now >= settled_at
-    proven = head.proven == head.revision.instance_hash and tried.exits < CRASH_LOOP
-    blemish, blemish_ends = "", None
-    if tried.restarted is not None and tried.restarted.at > now:
-        blemish, blemish_ends = f"restarted: {_last_words(tried)}", tried.restarted.at
-    if seasoned or proven:
-        later = [at for at in (blemish_ends, None if seasoned else settled_at) if at is not None]
-        return _Replica(_State.READY, "running", min(later, default=None), seasoned, blemish)
-    if tried.exits >= CRASH_LOOP and pkg.type != "script":  # it runs: starts that failed before it do not matter any more
-        return _Replica(_State.LOOPING, f"crash-looping: {_last_words(tried)}", settled_at)
-    return _Replica(_State.STARTING, f"running for less than {pkg.rollout.min_healthy_seconds:g} s", settled_at)
+    looping = tried.exits >= CRASH_LOOP
+    proven = head.proven == head.revision.instance_hash
+    unwell = None if probed is None else _unwell(probed, proven=proven)
+    if unwell is None and (seasoned or (proven and not looping)):
+        restarted = tried.restarted.at if tried.restarted is not None and tried.restarted.at > now else None
+        later = [at for at in (restarted, None if seasoned else settled_at) if at is not None]
+        level, msg = _blemished(tried, probed, restarted=restarted is not None)
+        return _Replica(_State.READY, msg, min(later, default=None), seasoned, level)
+    if looping and pkg.type != "script":  # it runs: starts that failed before it do not matter any more
+        lost = unwell is not None and probed is not None and probed.lost
+        return _Replica(_State.LOOPING, unwell.msg if unwell and lost else f"crash-looping: {_last_words(tried)}", settled_at)
+    if unwell is not None:
+        return unwell
+    doing = "running" if probed is None else "ready"
+    return _Replica(_State.SETTLING, f"{doing} for less than {pkg.rollout.min_healthy_seconds:g} s", settled_at)
+
+
+def _unwell(probed: Probed, *, proven: bool) -> _Replica | None:
+    """What its probes have against it; None where it is ready."""
+    lost = proven and probed.lost and not probed.ready
+    if probed.doomed:
+        return _Replica(_State.LOST if lost else _State.WAITING, f"{probed.doomed}; restarting")
+    if not probed.started:
+        return _Replica(_State.UNSTARTED, f"starting: {probed.why}")
+    if probed.ready:
+        return None
+    return _Replica(_State.LOST if lost else _State.UNREADY, f"not ready: {probed.why}")
+
+
+def _blemished(tried: Attempts, probed: Probed | None, *, restarted: bool) -> tuple[int, str]:
+    if probed is not None and probed.blemish:
+        return FAILING, probed.blemish
+    return (RESTARTED, f"restarted: {_last_words(tried)}") if restarted else (100, "running")
 
 
 def _judge(head: Head, replicas: Sequence[_Replica], old: Observed | None) -> Health:
@@ -113,18 +159,16 @@ def _judge(head: Head, replicas: Sequence[_Replica], old: Observed | None) -> He
     if old is not None:
         return Health(50, Status.DEPLOYING, f"revision {old.name.revision} ({old.version}) still serves; {worst.msg}")
     match worst.state:
-        case _State.FAILED | _State.LOOPING:
+        case _State.FAILED | _State.LOOPING | _State.LOST:
             return Health(0, Status.FAILED, worst.msg)
-        case _State.WAITING:
-            return Health(5, Status.DEPLOYING, worst.msg)
         case _:
-            return Health(30 if worst.wake_at is not None else 10, Status.DEPLOYING, worst.msg)
+            return Health(_ALONE[worst.state], Status.DEPLOYING, worst.msg)
 
 
 def _all_good(replicas: Sequence[_Replica]) -> Health:
-    blemish = next((r.blemish for r in replicas if r.blemish), "")
-    if blemish:
-        return Health(90, Status.RUNNING, blemish)
+    worst = min(replicas, key=lambda r: r.level)
+    if worst.level < 100:
+        return Health(worst.level, Status.RUNNING, worst.msg)
     if all(r.state is _State.DONE for r in replicas):
         return Health(100, Status.COMPLETED, replicas[0].msg)
     total = len(replicas)

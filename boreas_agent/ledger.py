@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from boreas_agent.backoff import Moment, after_exit, after_stable_running, after_start
-from boreas_agent.model import Attempts, Deadline, Event, Exit, Head, InstanceName, Observed, Phase
+from boreas_agent.model import Attempts, Deadline, Event, Exit, Head, InstanceName, Observed, Phase, Probed
 from boreas_agent.planner import sort_out
 from boreas_agent.spec import Pkg
+
+_NOTHING_PROBED: Mapping[int, Probed] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +30,28 @@ class Account:
     """How instances ended that stand for no replica: to be recorded, new or not, before they are removed."""
 
 
-def enter(head: Head, observed: Sequence[Observed], moment: Moment, wall: datetime) -> Account:
-    """Bring ``head.attempts`` up to what is seen; ``wall`` dates the ends that nobody saw."""
+def enter(
+    head: Head, observed: Sequence[Observed], moment: Moment, wall: datetime, probed: Mapping[int, Probed] = _NOTHING_PROBED
+) -> Account:
+    """Bring ``head.attempts`` up to what is seen and, of what runs, ``probed``; ``wall`` dates the ends that nobody saw."""
     revision = head.revision
     current, rest = sort_out(head, observed)
     attempts: dict[int, Attempts] = {}
     ended: list[tuple[InstanceName, Exit]] = []
+    turns: list[Event] = []
     for replica in range(revision.wanted):
         before = _remembered(head, replica, moment)
         seen = current.get(replica)
         name = seen.name if seen else InstanceName(head.app, revision.revision, replica)
-        tried, exits = _seen(before, seen, revision.pkg, moment) if seen else _missing(before, revision.pkg, moment, wall)
+        found = probed.get(replica)
+        tried, exits = _seen(before, seen, found, revision.pkg, moment) if seen else _missing(before, revision.pkg, moment, wall)
         ended += [(name, one) for one in exits]
+        turns += [Event(kind, f"{name} {words}", head.app, name.revision) for kind, words in _turned(before.probed, tried.probed)]
         if tried != Attempts(replica, revision.instance_hash):
             attempts[replica] = tried
     events = tuple(Event("Exited", _tell(name, one), head.app, name.revision) for name, one in ended)
     leftovers = tuple((seen.name, one) for seen in rest for one in seen.exits)
-    return Account(attempts, tuple(ended), events, leftovers)
+    return Account(attempts, tuple(ended), (*events, *turns), leftovers)
 
 
 def _remembered(head: Head, replica: int, moment: Moment) -> Attempts:
@@ -57,8 +65,8 @@ def _rebased(deadline: Deadline | None, moment: Moment) -> Deadline | None:
     return deadline.rebased(moment.boot_id, moment.boottime) if deadline else None
 
 
-def _seen(tried: Attempts, seen: Observed, pkg: Pkg, moment: Moment) -> tuple[Attempts, list[Exit]]:
-    """The attempts after the runs of ``seen``: ended ones that are new, then the one under way."""
+def _seen(tried: Attempts, seen: Observed, found: Probed | None, pkg: Pkg, moment: Moment) -> tuple[Attempts, list[Exit]]:
+    """The attempts after the runs of ``seen``: ended ones that are new, then the one under way, of which its probes have ``found``."""
     new: list[Exit] = []
     for one in seen.exits:
         key = f"{seen.name.revision}.{one.run}"
@@ -66,14 +74,44 @@ def _seen(tried: Attempts, seen: Observed, pkg: Pkg, moment: Moment) -> tuple[At
             continue
         if not tried.started:
             tried = after_start(tried, pkg.restart, moment)
-        tried = after_exit(tried, key, one, pkg, _ended(seen, one, moment))
-        new.append(one)
+        told = _with_findings(one, tried.probed, seen) if tried.probed is not None and tried.probed.run == key else one
+        tried = after_exit(tried, key, told, pkg, _ended(seen, one, moment))
+        new.append(told)
     if seen.phase in (Phase.RUNNING, Phase.PAUSED):
         if not tried.started:
             tried = after_start(tried, pkg.restart, moment)
-        if tried.failures and seen.started is not None and moment.boottime - seen.started >= pkg.restart.reset_after_seconds:
+        if seen.phase is Phase.RUNNING and tried.probed != found:
+            tried = replace(tried, probed=found)
+        since = seen.started if tried.probed is None else tried.probed.well_since
+        if tried.failures and since is not None and moment.boottime - since >= pkg.restart.reset_after_seconds:
             tried = after_stable_running(tried)
     return tried, new
+
+
+def _with_findings(one: Exit, probed: Probed, seen: Observed) -> Exit:
+    """The end of a run that had probes: whether one of them was its cause, and how long it had been well."""
+    if probed.doomed:
+        return replace(one, unhealthy=probed.doomed, reason=f"stopped: {probed.doomed}", well_seconds=probed.well_seconds)
+    if probed.well_since is None:
+        return replace(one, well_seconds=0.0)
+    if one.seconds is None:
+        return one
+    before = max(0.0, probed.well_since - seen.started) if seen.started is not None else 0.0
+    return replace(one, well_seconds=max(0.0, one.seconds - before))
+
+
+def _turned(before: Probed | None, now: Probed | None) -> list[tuple[str, str]]:
+    """The turns worth an event: kind and words."""
+    if now is None or before == now:
+        return []
+    same = before is not None and (before.run, before.by) == (now.run, now.by)
+    if now.doomed and not (same and before is not None and before.doomed):
+        return [("Unhealthy", f"is unhealthy: {now.doomed}")]
+    if now.ready and not (same and before is not None and before.ready):
+        return [("Ready", "is ready")]
+    if not now.ready and same and before is not None and before.ready:
+        return [("Unready", f"is not ready: {now.why}")]
+    return []
 
 
 def _ended(seen: Observed, one: Exit, moment: Moment) -> Moment:
@@ -95,4 +133,5 @@ def _missing(tried: Attempts, pkg: Pkg, moment: Moment, wall: datetime) -> tuple
 
 def _tell(name: InstanceName, one: Exit) -> str:
     lasted = f" after {one.seconds:.3g} s" if one.seconds is not None else ""
-    return f"{name} {one}{lasted}" if one.known else f"{name}: {one}"
+    why = f" ({one.unhealthy})" if one.unhealthy else ""
+    return f"{name} {one.how}{lasted}{why}" if one.known else f"{name}: {one.how}{why}"

@@ -128,6 +128,8 @@ class Exit:
     seconds: float | None = None
     output_tail: str = ""
     lost: bool = False  # it ran, and nobody can know how it ended
+    unhealthy: str = ""  # why the agent ended it: a probe failed as often as it may
+    well_seconds: float | None = None  # how long its probes found it well; None: it has none
 
     @property
     def known(self) -> bool:
@@ -137,13 +139,23 @@ class Exit:
     @property
     def ok(self) -> bool:
         """The program ended by itself with status 0."""
-        return self.code == 0
+        return self.code == 0 and not self.unhealthy
 
-    def __str__(self) -> str:
+    @property
+    def lasted(self) -> float | None:
+        """Seconds of the run that speak for it: a program that answers no probe does not run stably, however long it runs."""
+        return self.seconds if self.well_seconds is None else self.well_seconds
+
+    @property
+    def how(self) -> str:
+        """The status in words."""
         if self.reason and not self.known:
             return self.reason
         how = f"killed by {self.signal}" if self.signal else f"exited with code {self.code}"
         return f"{how} (out of memory)" if self.oom_killed else how
+
+    def __str__(self) -> str:
+        return self.unhealthy or self.how
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +167,8 @@ class Observed:
     ``exits`` are the ends of runs that the driver still knows, oldest first; in phase EXITED the last
     one belongs to the current run. ``started`` is when the current run began, in boot seconds, None
     where unknown. ``misnamed`` says that somebody renamed it. ``record`` is what it carries.
+    ``life`` tells the current run from all others of the instance, and is the ``Exit.run`` of its end. ``address`` is where
+    its ports answer, empty where it has no network; ``checked`` what the image's own health check says, where it has one.
     """
 
     name: InstanceName
@@ -168,11 +182,47 @@ class Observed:
     exits: tuple[Exit, ...] = ()
     misnamed: bool = False
     record: str = ""
+    life: str = ""
+    address: str = ""
+    checked: Literal["", "starting", "healthy", "unhealthy"] = ""
+
+    @property
+    def run_key(self) -> str:
+        """Tells the current run from all others of the replica."""
+        return f"{self.name.revision}.{self.life}"
 
     @property
     def last_exit(self) -> Exit | None:
         """How the current run ended, where it has."""
         return self.exits[-1] if self.phase is Phase.EXITED and self.exits else None
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """How a command ended that ran beside an instance: its status, or ``problem``, why it has none; ``output`` is its end."""
+
+    code: int | None
+    output: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What its probes have found of one run (``Observed.run_key``). Changes with verdicts, not with every result.
+
+    ``by`` identifies the probes that were asked. ``ready`` without a readiness probe: as soon as started.
+    """
+
+    run: str
+    by: str
+    started: bool = False  # the startup probe has passed, or there is none
+    ready: bool = False
+    lost: bool = False  # it was ready once, and is not any more
+    why: str = ""  # why it is not started or not ready, in a few words
+    blemish: str = ""  # a probe has failed lately, and less often than it may
+    doomed: str = ""  # a startup or liveness probe failed as often as it may: to be restarted, and why
+    well_since: float | None = None  # boot second from which on it was ready without a break
+    well_seconds: float = 0.0  # of one that is doomed: how long it had been well
 
 
 # --- what was tried ------------------------------------------------------------------------------
@@ -215,6 +265,11 @@ class Attempts:
     last_failure: str = ""
     last_exit: Exit | None = None
     recorded: tuple[str, ...] = ()  # runs whose exits are already counted (the newest few)
+    probed: Probed | None = None  # what the probes of the current run have found; None: it has none
+
+    def findings(self, seen: Observed) -> Probed | None:
+        """What the probes have found of the run that is ``seen``; None where it has none."""
+        return self.probed if self.probed is not None and self.probed.run == seen.run_key else None
 
 
 # --- what to do ----------------------------------------------------------------------------------

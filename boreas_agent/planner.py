@@ -47,20 +47,22 @@ def plan(head: Head, observed: Sequence[Observed], now: float) -> Plan:
     surplus = [seen for seen in rest if not replicas or seen.hash == head.revision.instance_hash]
     superseded = [seen for seen in rest if replicas and seen.hash != head.revision.instance_hash]
     needs = [_need(head, replica, current.get(replica), now) for replica in range(replicas)]
+    unhealthy = tuple(need.stop for need in needs if need.stop is not None)
 
     due = {replica: need.start for replica, need in enumerate(needs) if need.start is not None}
     creating = [replica for replica in due if replica not in current]
     gates = [need.wake_at for need in needs if need.wake_at is not None]
     unsettled = [at for seen in superseded if (at := _settles_at(seen)) is not None and now < at <= now + SETTLE_SECONDS]
     if superseded and (unsettled or (gates and not creating and not current)):
-        return Plan(tuple(step for step in _end(surplus, head) if step), min([*unsettled, *gates]))
+        stops, removes = _end(surplus, head)
+        return Plan(tuple(step for step in ((*stops, *unhealthy), removes) if step), min([*unsettled, *gates]))
 
     wants = instances(head.revision, due) if due else {}
     prepare = tuple(Prepare(wants[replica], due[replica]) for replica in creating[:1])
     repairs = tuple(action for need in needs for action in need.repairs)
     starts = tuple(Start(want, current[replica].run if replica in current else 0, due[replica]) for replica, want in wants.items())
     stops, removes = _end([*surplus, *superseded], head)
-    steps = (prepare, stops, starts, repairs, removes)
+    steps = (prepare, (*stops, *unhealthy), starts, repairs, removes)
     return Plan(tuple(step for step in steps if step), min(gates, default=None))
 
 
@@ -84,9 +86,10 @@ def sort_out(head: Head, observed: Sequence[Observed]) -> tuple[dict[int, Observ
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """What one replica needs: repairs; a start that is due, by its cause; or the boot second at which one will be."""
+    """What one replica needs: repairs; to be stopped, so as to be started again; a start that is due, by its cause; or when one will be."""
 
     repairs: tuple[Action, ...] = ()
+    stop: Stop | None = None
     start: str | None = None
     wake_at: float | None = None
 
@@ -98,7 +101,12 @@ def _need(head: Head, replica: int, seen: Observed | None, now: float) -> _Need:
         repairs += (Rename(seen, "it was renamed"),)
     if seen is not None and seen.phase is Phase.PAUSED:
         repairs += (Resume(seen, "it was paused"),)
-    if (seen is not None and seen.phase in (Phase.RUNNING, Phase.PAUSED)) or finished(tried, pkg) or given_up(tried, pkg):
+    if seen is not None and seen.phase in (Phase.RUNNING, Phase.PAUSED):
+        found = tried.findings(seen)
+        if found is not None and found.doomed and seen.phase is Phase.RUNNING:
+            return _Need(stop=Stop(seen, pkg.stop.signal, pkg.stop.grace_seconds, found.doomed))
+        return _Need(repairs)
+    if finished(tried, pkg) or given_up(tried, pkg):
         return _Need(repairs)
     if tried.not_before is not None and tried.not_before.at > now:
         return _Need(repairs, wake_at=tried.not_before.at)
@@ -108,6 +116,8 @@ def _need(head: Head, replica: int, seen: Observed | None, now: float) -> _Need:
 def _why_start(head: Head, tried: Attempts) -> str:
     if tried.last_failure:
         return f"trying again: {tried.last_failure}"
+    if tried.last_exit is not None and tried.last_exit.unhealthy:
+        return f"it was stopped: {tried.last_exit}"
     if tried.last_exit is not None:
         return f"it {tried.last_exit}" if tried.last_exit.signal is None and tried.last_exit.known else f"it ended: {tried.last_exit}"
     return f"revision {head.revision.revision} ({head.revision.version}) wants it"

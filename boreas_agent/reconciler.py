@@ -33,7 +33,9 @@ from boreas_agent.model import (
     Revision,
     Start,
     Status,
+    Stop,
 )
+from boreas_agent.probing import Probes
 from boreas_agent.records import decode
 from boreas_agent.spec import Restart
 from boreas_agent.store.store import Store
@@ -74,8 +76,9 @@ class _View:
 class Reconciler:
     """Converges apps; keeps no state of its own beyond what kinds of instances a survey has seen of an app."""
 
-    def __init__(self, store: Store, drivers: Sequence[Driver], clock: Clock, chance: Callable[[], float]) -> None:
+    def __init__(self, store: Store, drivers: Sequence[Driver], clock: Clock, chance: Callable[[], float], probes: Probes) -> None:
         self._store = store
+        self._probes = probes
         self._drivers: Mapping[str, Driver] = {kind: driver for driver in drivers for kind in driver.kinds}
         self._clock = clock
         self._chance = chance
@@ -142,6 +145,7 @@ class Reconciler:
         for _ in range(MAX_PASSES):
             head = self._store.head(app) or await self._remnant(app)
             if head is None:
+                self._probes.forget(app)
                 await self._leave(app, done)
                 return None
             try:
@@ -174,7 +178,7 @@ class Reconciler:
         there = {one.name for one in view.observed}
         succeeding = any(isinstance(action, Start) and action.want.name not in there for action in plan.actions)
         endings = view.account.leftovers if removing else ()
-        if endings or settling_in or (view.account.exits and (removing or succeeding or self._forgets(head))):
+        if endings or settling_in or self._dooms(head, plan) or (view.account.exits and (removing or succeeding or self._forgets(head))):
             before.exits += endings
             outcome = self._outcome(view, head.health, head.proven, before)
             outcome = replace(outcome, homes=outcome.homes | {head.revision.pkg.type})
@@ -186,6 +190,12 @@ class Reconciler:
         if before.failures:
             view = replace(view, head=replace(head, attempts=self._with_failures(head, before.failures)))
         return view, before
+
+    def _dooms(self, head: Head, plan: Plan) -> bool:
+        """The plan ends what its probes have given up, and that is not on record: whoever finds the end must know the cause."""
+        known = self._store.head(head.app)
+        doomed = any(tried.probed is not None and tried.probed.doomed for tried in head.attempts.values())
+        return doomed and known is not None and known.attempts != head.attempts and any(isinstance(a, Stop) for a in plan.actions)
 
     async def _carry_out(self, view: _View, plan: Plan) -> Done:
         """Carry out ``plan``; where that takes long, status says meanwhile how the app is, not how it was."""
@@ -279,7 +289,7 @@ class Reconciler:
     def _view(self, head: Head, observed: Sequence[Observed]) -> _View:
         drained = self._store.drained
         head = drain.wanted(head, drained)
-        account = ledger.enter(head, observed, self._moment(), self._clock.now())
+        account = ledger.enter(head, observed, self._moment(), self._clock.now(), self._probes.look(head, observed))
         return _View(replace(head, attempts=account.attempts, unknown_since=None), observed, account, drained)
 
     def _assess(self, view: _View, now: float) -> judge.Assessment:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from boreas_agent.errors import FieldError, Invalid
 from boreas_agent.fields import (
@@ -25,6 +25,7 @@ from boreas_agent.fields import (
     AbsolutePath,
     EnvKey,
     ImageReference,
+    Model,
     MountPath,
     PortNumber,
     Seconds,
@@ -32,23 +33,19 @@ from boreas_agent.fields import (
     Text,
     User,
     Words,
+    misplaced,
 )
+from boreas_agent.probe_spec import HealthSpec, masked_headers
 
 MAX_REPLICAS = 1000
 APP_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 UNBUILT: Mapping[str, frozenset[str]] = {
-    "docker": frozenset({"resources", "health"}),
-    "binary": frozenset({"resources", "health", "artifacts"}),
-    "script": frozenset({"resources", "health", "artifacts", "check", "schedule", "timeout_seconds", "check_interval_seconds"}),
+    "docker": frozenset({"resources"}),
+    "binary": frozenset({"resources", "artifacts"}),
+    "script": frozenset({"resources", "artifacts", "check", "schedule", "timeout_seconds", "check_interval_seconds"}),
 }
 """Fields of the contract that this version refuses by name instead of ignoring them."""
 UNBUILT_ROLLOUT = frozenset({"progress_deadline_seconds", "watch_seconds", "auto_rollback", "max_unavailable", "max_surge"})
-
-
-class Model(BaseModel):
-    """Base of the spec's models: nothing unknown, nothing coerced, nothing changed later."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Volume(Model):
@@ -96,11 +93,6 @@ class StopPolicy(Model):
     grace_seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 10.0
 
 
-def _misplaced(field: str, message: str) -> PydanticCustomError:
-    """A fault that only the whole pkg can show, said of the field that the user would change."""
-    return PydanticCustomError("misplaced", "{message}", {"message": message, "field": field})
-
-
 class _Common(Model):
     args: Words = ()
     environment: dict[EnvKey, Text] = Field(default_factory=dict)
@@ -108,6 +100,7 @@ class _Common(Model):
     working_dir: AbsolutePath | None = None
     user: User | None = None
     restart: Restart = Restart()
+    health: HealthSpec = HealthSpec()
     rollout: Rollout = Rollout()
     stop: StopPolicy = StopPolicy()
 
@@ -143,15 +136,15 @@ class DockerPkg(_Common):
         mounted: set[str] = set()
         for index, volume in enumerate(self.volumes):
             if volume.container_path in mounted:
-                raise _misplaced(f"volumes[{index}].container_path", f"{volume.container_path} is mounted twice")
+                raise misplaced(f"volumes[{index}].container_path", f"{volume.container_path} is mounted twice")
             mounted.add(volume.container_path)
         taken: set[tuple[int, str]] = set()
         for index, port in enumerate(self.ports):
             if (port.host_port, port.protocol) in taken:
-                raise _misplaced(f"ports[{index}].host_port", f"host port {port.host_port}/{port.protocol} is given twice")
+                raise misplaced(f"ports[{index}].host_port", f"host port {port.host_port}/{port.protocol} is given twice")
             taken.add((port.host_port, port.protocol))
         if taken and self.replicas > 1:
-            raise _misplaced("replicas", f"{self.replicas} replicas cannot share fixed host ports; use one replica or no ports")
+            raise misplaced("replicas", f"{self.replicas} replicas cannot share fixed host ports; use one replica or no ports")
         return self
 
 
@@ -165,9 +158,9 @@ class BinaryPkg(_Common):
     def _has_program(self) -> Self:
         program = self.command[0]
         if not program:
-            raise _misplaced("command[0]", "the program must not be empty")
+            raise misplaced("command[0]", "the program must not be empty")
         if not program.startswith("/") and ".." in program.split("/"):
-            raise _misplaced("command[0]", f"the program must be absolute or inside the release folder, not {program[:200]!r}")
+            raise misplaced("command[0]", f"the program must be absolute or inside the release folder, not {program[:200]!r}")
         return self
 
 
@@ -182,9 +175,9 @@ class ScriptPkg(_Common):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if bool(self.command) == (self.script is not None):
-            raise _misplaced("script", "give either command (the lines) or script (the text), one of them")
+            raise misplaced("script", "give either command (the lines) or script (the text), one of them")
         if self.restart.policy == "always":
-            raise _misplaced("restart.policy", "'always' is not for scripts; use type binary for what should run for ever")
+            raise misplaced("restart.policy", "'always' is not for scripts; use type binary for what should run for ever")
         return self
 
 
@@ -336,7 +329,7 @@ def _fault(error: ErrorDetails, name: str, kind: object) -> FieldError:
 # --- canonical form ------------------------------------------------------------------------------
 
 _SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
-_NOT_THE_INSTANCE = frozenset({"replicas", "restart", "rollout", "stop"})
+_NOT_THE_INSTANCE = frozenset({"replicas", "restart", "health", "rollout", "stop"})
 """Fields that say how the agent treats instances, not what they are made of: changing them replaces nothing."""
 
 
@@ -346,16 +339,18 @@ def canonical(pkg: Pkg) -> dict[str, Any]:
 
 
 def masked(pkg: Pkg) -> dict[str, Any]:
-    """The canonical form as people may see it: environment values are secrets."""
+    """The canonical form as people may see it: values of the environment and of probes' headers are secrets."""
     data = canonical(pkg)
     if data.get("environment"):
         data["environment"] = dict.fromkeys(data["environment"], "***")
+    if pkg.health.has_headers:
+        data["health"] = masked_headers(data["health"])
     return data
 
 
 def masked_text(pkg: Pkg) -> str:
     """:func:`masked` as JSON."""
-    return _SORTED(masked(pkg)) if pkg.environment else pkg.canonical_text
+    return _SORTED(masked(pkg)) if pkg.environment or pkg.health.has_headers else pkg.canonical_text
 
 
 def spec_hash(version: str, pkg: Pkg) -> str:

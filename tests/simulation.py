@@ -15,7 +15,7 @@ from boreas_agent.reconciler import Reconciler
 from boreas_agent.spec import parse_submission
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import Outcome, Receipt
-from tests.world import Crash, FakeClock, FakeDriver, World
+from tests.world import Crash, FakeClock, FakeDriver, FakeProber, World
 
 T = TypeVar("T")
 DOCKER, PROCESS = frozenset({"docker"}), frozenset({"binary", "script"})
@@ -46,7 +46,9 @@ class Simulation:
         """A new agent on what the last one left."""
         self.store = self.run(Store.open(self.database, self.clock))
         self.drivers = (FakeDriver(self.world, DOCKER), FakeDriver(self.world, PROCESS))
-        self.reconciler = Reconciler(_Mortal(self.store, self.world), self.drivers, self.clock, lambda: 0.0)  # type: ignore[arg-type]
+        self.prober = FakeProber(self.world)
+        mortal: Any = _Mortal(self.store, self.world)
+        self.reconciler = Reconciler(mortal, self.drivers, self.clock, lambda: 0.0, self.prober)
 
     def kill(self) -> None:
         """The agent dies: of its memory nothing is left."""
@@ -90,7 +92,8 @@ class Simulation:
     # --- time ------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """One resync: look at everything, reconcile every app. May raise Crash."""
+        """One resync: ask every probe, look at everything, reconcile every app. May raise Crash."""
+        self.prober.ask()
 
         async def resync() -> None:
             seen: dict[str, Any] = {}
@@ -116,7 +119,8 @@ class Simulation:
         now = self.clock.boottime()
         for app, head in self.store.heads.items():
             observed = self.observed(app)
-            if head.health.status is Status.FAILED and (head.revision.version == "bad" or head.revision.pkg.type == "script"):
+            endless = head.revision.pkg.type == "script" or (app, head.revision.version) in self.world.programs
+            if head.health.status is Status.FAILED and endless:
                 continue  # a crash loop goes on for ever, and that is right
             if head.hold is None and (plan(head, observed, now) != plan(head, observed, now + 1e6) or plan(head, observed, now).steps):
                 return False

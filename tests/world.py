@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 
 from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.errors import Terminal, Transient, Unavailable
-from boreas_agent.model import Exit, Instance, InstanceName, Observed, Phase
+from boreas_agent.model import Executed, Exit, Head, Instance, InstanceName, Observed, Phase, Probed
+from boreas_agent.probe_spec import HealthSpec, ProbeKind
+from boreas_agent.probing import Course, Defaults, Result, advance, begin, digest, targets, timing
 
 
 class Crash(BaseException):
@@ -78,6 +80,7 @@ class World:
         self.programs: dict[tuple[str, str], int | None] = {}  # exit code at once, None = runs for ever
         self.runs: dict[tuple[str, int], list[int | None]] = {}  # of scripts: by revision, how each run ended
         self.ended: set[tuple[InstanceName, str]] = set()  # every run that ended while somebody could find out
+        self.sick: set[tuple[str, ProbeKind]] = set()  # (app, kind of probe) that fails, for versions other than 'bad' too
         self.begun = 0
         self.effects: list[str] = []
         self.steps = 0
@@ -127,10 +130,12 @@ class World:
 
     def reboot(self) -> None:
         """The machine goes down: nothing runs any more; of processes nobody saw the end."""
-        self.clock.reboot()
         for thing in self.things.values():
             if thing.identity == "me" and thing.phase in (Phase.RUNNING, Phase.PAUSED):
                 self.end(thing, code=137 if thing.kind == "docker" else None, lost=thing.kind != "docker")
+            if thing.identity == "me":
+                thing.started = None  # the boot clock of another boot says nothing on this one
+        self.clock.reboot()
 
 
 class FakeDriver:
@@ -222,6 +227,13 @@ class FakeDriver:
         self.world.things[seen.name].misnamed = False
         self.world.effects.append(f"rename {seen.name}")
 
+    async def execute(self, seen: Observed, command: Sequence[str], seconds: float) -> Executed:
+        self._answer()
+        thing = self.world.things.get(seen.name)
+        if thing is None or thing.phase is not Phase.RUNNING:
+            raise Unavailable(f"{seen.name} does not run")
+        return Executed(int(command[-1].partition("exit ")[2] or 0), "said")
+
     async def events(self) -> AsyncIterator[str]:
         while True:
             yield await self.hints.get()
@@ -241,4 +253,39 @@ def _observed(thing: Thing) -> Observed:
         exits=tuple(replace(one) for one in thing.exits) if thing.phase is Phase.EXITED or thing.kind != "docker" else (),
         misnamed=thing.misnamed,
         record=thing.record,
+        life=f"{thing.run}" if thing.kind != "docker" else f"{thing.container}@{thing.run}",
+        address="127.0.0.1",
     )
+
+
+class FakeProber:
+    """Asks all probes once at each ``ask``; what fails is up to the world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.courses: dict[str, dict[int, Course]] = {}
+        self.specs: dict[str, HealthSpec] = {}
+
+    def look(self, head: Head, observed: Sequence[Observed]) -> Mapping[int, Probed]:
+        known, now = self.courses.get(head.app, {}), self.world.clock.boottime()
+        self.specs[head.app] = head.revision.pkg.health
+        self.courses[head.app] = {
+            replica: known[replica] if replica in known and _speaks_of(known[replica], seen, head) else begin(seen, head, replica, now)
+            for replica, seen in targets(head, observed).items()
+        }
+        return {replica: course.probed for replica, course in self.courses[head.app].items()}
+
+    def forget(self, app: str) -> None:
+        self.courses.pop(app, None)
+
+    def ask(self) -> None:
+        """One result of every probe that is due."""
+        for app, courses in self.courses.items():
+            for kind, probe in self.specs[app].probes.items():
+                result = Result((app, kind) not in self.world.sick, "sick")
+                for replica, course in courses.items():
+                    courses[replica] = advance(course, kind, result, timing(kind, probe, Defaults()), self.world.clock.boottime())
+
+
+def _speaks_of(course: Course, seen: Observed, head: Head) -> bool:
+    return course.probed.run == seen.run_key and course.probed.by == digest(head.revision.pkg)

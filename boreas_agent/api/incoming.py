@@ -17,8 +17,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from boreas_agent import strictjson
 from boreas_agent.api.problems import answer, problem
 from boreas_agent.errors import FieldError, Invalid, NotFound
-from boreas_agent.fields import Plain, Seconds
-from boreas_agent.spec import APP_PATTERN, Model, faults_of
+from boreas_agent.fields import Model, Plain, Seconds
+from boreas_agent.spec import APP_PATTERN, faults_of
 
 MAX_BODY = 1024 * 1024
 BODY_SECONDS = 30.0

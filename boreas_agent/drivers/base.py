@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from boreas_agent.model import Exit, Instance, Observed
+from boreas_agent.model import Executed, Exit, Instance, Observed
 
 ALL_APPS = "*"
 """An event that names no app: look at everything."""
@@ -56,6 +56,13 @@ class Driver(Protocol):
 
     async def rename(self, seen: Observed) -> None:
         """Give the instance its derived name back. Raises Transient."""
+
+    async def execute(self, seen: Observed, command: Sequence[str], seconds: float) -> Executed:
+        """Run a command beside a running instance, as its user and in its environment, without a shell and without input.
+
+        It is killed with all that it started after ``seconds``, and does not outlive this agent. Raises Unavailable where nobody
+        can know how it ended, or whether the instance runs.
+        """
 
     def events(self) -> AsyncIterator[str]:
         """Names of apps that something happened to, or ``ALL_APPS``. Hints only; never ends, never raises."""

@@ -17,6 +17,7 @@ from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.drivers.docker_api import DockerApi, Refused
 from boreas_agent.drivers.docker_engine import EngineLink
+from boreas_agent.drivers.docker_exec import Commands
 from boreas_agent.drivers.docker_images import Images
 from boreas_agent.drivers.docker_own import own_container, stays_away
 from boreas_agent.drivers.docker_ports import taken_port
@@ -25,7 +26,7 @@ from boreas_agent.drivers.docker_spec import AGENT, APP, Node, container_name, c
 from boreas_agent.drivers.docker_state import KIND
 from boreas_agent.drivers.docker_streams import Streams
 from boreas_agent.errors import Terminal, Transient, Unavailable
-from boreas_agent.model import Exit, Instance, Observed
+from boreas_agent.model import Executed, Exit, Instance, Observed
 from boreas_agent.spec import DockerPkg
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 _AFTER_SIGKILL = 15.0  # seconds the kernel and the engine get to end what cannot refuse
 _NAME_TRIES = 3
 _RECONNECT_FIRST, _RECONNECT_MOST = 0.05, 1.0
-_ACTIONS = ("create", "start", "die", "stop", "kill", "oom", "pause", "unpause", "rename", "destroy")
+_ACTIONS = ("create", "start", "die", "stop", "kill", "oom", "pause", "unpause", "rename", "destroy", "health_status")
 _NEEDS_BOUND = "json-file"
 """The engine's usual log driver keeps everything for ever; any other that an operator chose is left alone."""
 
@@ -62,6 +63,7 @@ class DockerDriver:
         self._enabled = enabled
         self._api = DockerApi(socket_path, timeout=timeout)
         self._streams = Streams(self._api, stall=stall)
+        self._commands = Commands(self._streams)
         self._images = Images(self._api, self._streams, clock)
         self._own = ""
         self._sight = Sight(self._api, identity, clock)
@@ -244,6 +246,11 @@ class DockerDriver:
             found = await self._sight.inspect(app, name, f"rename {app}")
             if found is None or found["Id"] != seen.ref:
                 raise Transient(str(error)) from error
+
+    async def execute(self, seen: Observed, command: Sequence[str], seconds: float) -> Executed:
+        """As the engine's ``exec`` does it, with the container's user, environment and working directory."""
+        self._check_enabled()
+        return await self._commands.run(seen, command, seconds)
 
     # --- hearing ---------------------------------------------------------------------------------
 

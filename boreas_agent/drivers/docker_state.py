@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from boreas_agent.drivers.docker_spec import Card, container_name
 from boreas_agent.model import Exit, Observed, Phase
 
 KIND = "docker"
+Checked: TypeAlias = Literal["", "starting", "healthy", "unhealthy"]
 _NEVER = "0001-01-01"
 _JUMP = 1.0  # seconds by which wall clock and boot clock may drift apart before the former counts as set
 _LATE = 5.0  # seconds: the engine notes the start of a run later than it happened, so a short one may seem to end before it began
@@ -67,6 +68,7 @@ class Facts:
     phase: Phase
     running: Running | None
     exit: Exit | None
+    checked: Checked = ""
 
 
 def phase_of(state: str) -> Phase:
@@ -83,12 +85,28 @@ def facts(seen: tuple[str, str], found: Mapping[str, Any], now: Now, started: fl
     if phase in (Phase.RUNNING, Phase.PAUSED):
         if started is not None:
             running = Running(run, started, now.offset)
-        return Facts(seen, phase, running or Running(run, now.boottime, now.offset), None)
+        return Facts(seen, phase, running or Running(run, now.boottime, now.offset), None, checked_of(state))
     if phase is Phase.CREATED:
         return Facts(seen, phase, None, None)
     if before and before.exit and before.exit.run == run:
         return Facts(seen, phase, running, before.exit)
     return Facts(seen, phase, running, exit_of(run, state, running, now))
+
+
+def checked_of(state: Mapping[str, Any]) -> Checked:
+    """What the image's own HEALTHCHECK says, from the engine's ``State``."""
+    said = (state.get("Health") or {}).get("Status", "")
+    return said if said in ("starting", "healthy", "unhealthy") else ""
+
+
+def address_of(summary: Mapping[str, Any]) -> str:
+    """Where the container's own ports are reached from the node, from the list: published or not."""
+    mode = (summary.get("HostConfig") or {}).get("NetworkMode", "")
+    if mode == "host":
+        return "127.0.0.1"
+    networks = ((summary.get("NetworkSettings") or {}).get("Networks") or {}).values()
+    addresses = [network.get("IPAddress") or network.get("GlobalIPv6Address") for network in networks if network]
+    return next((str(address) for address in addresses if address), "")
 
 
 def exit_of(run: str, state: Mapping[str, Any], running: Running | None, now: Now) -> Exit:
@@ -136,6 +154,9 @@ def observed(card: Card, summary: Mapping[str, Any], known: Facts, identity: str
         exits=(known.exit,) if known.exit else (),
         misnamed=f"/{container_name(card.name, identity)}" not in (summary.get("Names") or ()),
         record=card.record,
+        life=known.running.run if known.running else "",
+        address=address_of(summary) if phase is Phase.RUNNING else "",
+        checked=known.checked,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class _Request:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
 
 
 class Streams:
@@ -75,16 +77,8 @@ class Streams:
         self, request: _Request, what: str, *, silence: float | None = None, greet: bool = False
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The JSON messages of a streaming answer; raises Transient after ``silence`` seconds without any."""
-        if self._session is None:
-            raise Unavailable("the Docker driver is not open")
-        url = f"http://docker/v{await self._api.version()}{request.path}"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=silence)
         try:
-            async with self._session.request(
-                request.method, url, params=request.query, headers=request.headers, timeout=timeout
-            ) as response:
-                if response.status >= 300:
-                    raise refused(what, response.status, await response.read())
+            async with self._answer(request, what, silence=silence) as response:
                 if greet:
                     yield {}
                 async for line in _lines(response.content):
@@ -94,6 +88,38 @@ class Streams:
                 raise Unavailable(f"cannot reach Docker at {self._api.socket_path}: it accepts no connection") from error
             raise Transient(f"cannot {what}: no progress for {silence:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise unreachable(self._api.socket_path, [error]) from error
+
+    @asynccontextmanager
+    async def _answer(self, request: _Request, what: str, *, silence: float | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is not an error; raises Refused."""
+        if self._session is None:
+            raise Unavailable("the Docker driver is not open")
+        url = f"http://docker/v{await self._api.version()}{request.path}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=silence)
+        async with self._session.request(
+            request.method, url, params=request.query, headers=request.headers, json=request.body, timeout=timeout
+        ) as response:
+            if response.status >= 300:
+                raise refused(what, response.status, await response.read())
+            yield response
+
+    async def ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A short call with a JSON answer, which the caller bounds in time. Raises Refused, Unavailable."""
+        try:
+            async with self._answer(_Request(method, path, {}, body=body), what) as response:
+                answer: dict[str, Any] = await response.json(content_type=None)
+                return answer
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise unreachable(self._api.socket_path, [error]) from error
+
+    async def chunks(self, path: str, what: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """The bytes of a streaming answer to a POST, as they come. Raises Refused, Unavailable."""
+        try:
+            async with self._answer(_Request("POST", path, {}, body=body), what) as response:
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, OSError) as error:
             raise unreachable(self._api.socket_path, [error]) from error
 
 

@@ -141,3 +141,13 @@ def request(want: Instance, run: int, layout: Layout, identity: str, own: Accoun
         "sync": [],
         "durable": isinstance(pkg, ScriptPkg),
     }
+
+
+def beside(want: Instance, command: tuple[str, ...], layout: Layout, identity: str, own: Account) -> dict[str, Any]:
+    """The runner's request for a command in the environment of ``want``: what differs from the instance's own run is the program."""
+    base = request(want, 0, layout, identity, own)
+    executable = program(command, layout.release(want.name), base["env"].get("PATH", PATH))
+    opens = None
+    if base["user"] and executable.startswith(f"{layout.work_dir}/"):
+        opens, executable = executable, _OPENED
+    return {key: base[key] for key in ("env", "cwd", "user")} | {"program": executable, "argv": command, "opens": opens}

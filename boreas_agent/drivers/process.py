@@ -18,14 +18,16 @@ from typing import Any, TypeVar
 from boreas_agent.clock import Clock
 from boreas_agent.drivers import cgroup, folders, launch
 from boreas_agent.drivers.blanks import Blanks
+from boreas_agent.drivers.commands import Commands
 from boreas_agent.drivers.keeper_client import Keepers
 from boreas_agent.drivers.mailbox import Mailbox
 from boreas_agent.drivers.runs import Layout, Run, forget_old, parse_claim
 from boreas_agent.drivers.tracked import Tracked
 from boreas_agent.drivers.tree import MARK, Tree
 from boreas_agent.drivers.watch import Watch
-from boreas_agent.errors import Transient
-from boreas_agent.model import Exit, Instance, InstanceName, Observed
+from boreas_agent.errors import Invalid, Transient, Unavailable
+from boreas_agent.model import Executed, Exit, Instance, InstanceName, Observed
+from boreas_agent.records import decode, instances
 
 KILL_SECONDS = 10.0
 """How long a killed process may take to disappear; one that waits for a dead disk takes for ever."""
@@ -57,6 +59,7 @@ class ProcessDriver:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="process-driver")
         self._watch = Watch(self._layout, identity, clock, in_thread=self._in_thread, changed=self._changed, linked=self._linked)
         self._keepers = Keepers(self._layout.keeper, self._in_thread, self._watch.noticed)
+        self._commands = Commands(self._in_thread)
         self._blanks = Blanks(self._layout, self._in_thread)
         self._own = launch.own_account()
         self._locks: dict[InstanceName, asyncio.Lock] = {}
@@ -84,6 +87,7 @@ class ProcessDriver:
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)
         await self._watch.close()
+        await self._commands.close()
         await self._keepers.close()
         await self._blanks.close()
         await asyncio.to_thread(self._threads.shutdown)
@@ -214,6 +218,25 @@ class ProcessDriver:
 
     def _lock(self, name: InstanceName) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
+
+    # --- run something beside it
+
+    async def execute(self, seen: Observed, command: Sequence[str], seconds: float) -> Executed:
+        """Looks up anew what the environment is, as a start would: the command is to see what the instance saw."""
+        tracked = self._watch.get(seen.name)
+        if tracked is None or not tracked.running:
+            raise Unavailable(f"cannot run a command beside {seen.name}: it does not run")
+        try:
+            request = await self._in_thread(self._beside, tracked, tuple(command))
+        except (OSError, Invalid) as error:
+            raise Unavailable(f"cannot run a command beside {seen.name}: {error}") from error
+        return await self._commands.run(request, seconds)
+
+    def _beside(self, tracked: Tracked, command: tuple[str, ...]) -> dict[str, Any]:
+        if tracked.instance is None:
+            carried = tracked.carried
+            tracked.instance = instances(decode(carried.record), (carried.name.replica,))[carried.name.replica]
+        return launch.beside(tracked.instance, command, self._layout, self._identity, self._own)
 
     # --- stop and remove
 

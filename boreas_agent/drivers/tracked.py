@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from boreas_agent.drivers.runs import KEPT_RUNS, Carried, Run, exit_of
-from boreas_agent.model import Exit, Observed, Phase
+from boreas_agent.model import Exit, Instance, Observed, Phase
 
 
 @dataclass(slots=True, eq=False)
 class Tracked:
     """``pidfd`` watches the current run; ``settling`` finds out how it ended; ``noted`` are exits told by a keeper.
 
-    ``busy``: it is being started. ``request``: what the last start that worked asked the keeper for. ``clean``: nothing is
-    left of the current run, which has ended. ``hint`` is set when there is news of an end, ``ended`` once the end is known.
+    ``busy``: it is being started. ``request``: what the last start that worked asked the keeper for. ``instance``: what it was
+    made from, once that was needed. ``clean``: nothing is left of the current run, which has ended. ``hint`` is set when there
+    is news of an end, ``ended`` once the end is known.
     """
 
     carried: Carried
@@ -27,6 +28,7 @@ class Tracked:
     paused: bool = False
     busy: bool = False
     request: Mapping[str, Any] | None = None
+    instance: Instance | None = None
     clean: bool = False
     settling: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,4 +88,6 @@ class Tracked:
             started=claim.boottime if claim and claim.boot == boot else None,
             exits=self.exits(),
             record=self.carried.record,
+            life=str(self.number),
+            address="127.0.0.1",
         )

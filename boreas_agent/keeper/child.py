@@ -42,6 +42,14 @@ def _prepare(channel: int, keeper_pid: int) -> None:
     if os.getppid() != keeper_pid:
         os._exit(0)
     gc.disable()
+    set_out()
+    if channel != _CHANNEL:
+        os.dup2(channel, _CHANNEL, inheritable=False)
+    os.closerange(_CHANNEL + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def set_out() -> None:
+    """What every program finds: signals as they are by default, a session of its own, no input."""
     signal.set_wakeup_fd(-1)
     for number in range(1, signal.NSIG):
         with contextlib.suppress(OSError, ValueError):
@@ -50,9 +58,6 @@ def _prepare(channel: int, keeper_pid: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.setsid()
     os.umask(0o022)
-    if channel != _CHANNEL:
-        os.dup2(channel, _CHANNEL, inheritable=False)
-    os.closerange(_CHANNEL + 1, os.sysconf("SC_OPEN_MAX"))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -90,7 +95,7 @@ def _rehearse() -> None:
     with contextlib.suppress(OSError):
         _claim(request, {"pid": os.getpid()})
     with contextlib.suppress(Refused):
-        _execute(request)
+        execute(request)
 
 
 def _request() -> dict[str, Any]:
@@ -127,7 +132,7 @@ def become(request: dict[str, Any], identity: dict[str, Any]) -> None:
     if not identity["cgroup"]:
         request["env"] |= request["mark"]
     try:
-        _execute(request)
+        execute(request)
     except Refused as error:
         _report(failed=str(error))
     return None
@@ -185,7 +190,7 @@ def _claim(request: dict[str, Any], content: dict[str, Any]) -> dict[str, Any] |
     return content
 
 
-def _execute(request: dict[str, Any]) -> NoReturn:
+def execute(request: dict[str, Any]) -> NoReturn:
     """Enter the working directory, become the user, execute; raises Refused.
 
     In this order, because the user need not be able to reach what lies in the agent's own folder.

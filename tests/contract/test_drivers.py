@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from boreas_agent.drivers.base import ALL_APPS, Driver
+from boreas_agent.errors import Unavailable
 from boreas_agent.model import Observed, Phase
 from boreas_agent.records import decode
 from tests.contract.labs import DockerLab, FakeLab, Lab, ProcessLab
@@ -176,6 +177,33 @@ def test_a_stop_ends_it_and_stopping_again_is_success(lab: Lab) -> None:
         assert ended.phase is Phase.EXITED
         await driver.stop(seen, "SIGTERM", 10)
         assert await only(driver) == ended
+
+    using(lab, work)
+
+
+def test_a_command_beside_it_tells_how_it_ended_and_what_it_said(lab: Lab) -> None:
+    async def work(driver: Driver) -> None:
+        await driver.start(lab.lasting(), 0)
+        seen = await only(driver)
+        assert seen.address == "127.0.0.1" or seen.kind == "docker"
+        for code in (0, 3):
+            executed = await driver.execute(seen, ["/bin/sh", "-c", f"echo said; exit {code}"], 20)
+            assert (executed.code, executed.output.strip(), executed.problem) == (code, "said", "")
+        await driver.stop(seen, "SIGTERM", 10)
+        with pytest.raises(Unavailable):
+            await driver.execute(seen, ["/bin/sh", "-c", "exit 0"], 20)
+
+    using(lab, work)
+
+
+def test_its_life_is_what_its_end_will_be_told_by(lab: Lab) -> None:
+    async def work(driver: Driver) -> None:
+        await driver.start(lab.lasting(), 0)
+        seen = await only(driver)
+        assert seen.life
+        ended = await driver.stop(seen, "SIGTERM", 10)
+        assert ended is not None
+        assert ended.run == seen.life
 
     using(lab, work)
 

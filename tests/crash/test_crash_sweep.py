@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,35 @@ def test_a_crash_at_any_step_changes_nothing_about_the_outcome(kind: str, tmp_pa
         assert (sim.shape(), dict(sim.store.heads)) == ([], {})
         sim.close()
     assert cut > 10, "the sweep ended before it had begun"
+
+
+@pytest.mark.parametrize("kind", ["docker", "binary"])
+def test_a_crash_at_any_step_never_hides_that_a_probe_was_the_cause(kind: str, tmp_path: Path) -> None:
+    cut, crashed = 0, True
+    while crashed:
+        cut += 1
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        sim = Simulation(folder)
+        sim.apply("web", "v1", **package(kind, health={"liveness": {"tcp": {"port": 1}, "failure_threshold": 2}}))
+        sim.settle()
+        sim.world.sick.add(("web", "liveness"))
+        sim.world.crash_at = sim.world.steps + cut
+        for _ in range(8):
+            sim.mortally(sim.tick)
+            if sim.world.ended:
+                sim.world.sick.clear()
+        crashed, sim.world.crash_at = sim.world.crash_at is None, None
+        sim.settle()
+        with closing(sqlite3.connect(sim.database)) as database:
+            reasons = [reason for (reason,) in database.execute("SELECT reason FROM exits")]
+        assert reasons == ["stopped: liveness probe failed 2 times: sick"], f"cut at step {cut}"
+        tried = sim.store.heads["web"].attempts[0]
+        assert tried.restarts == 1, f"cut at step {cut}"
+        assert tried.last_exit is not None
+        assert tried.last_exit.unhealthy == "liveness probe failed 2 times: sick", f"cut at step {cut}"
+        sim.close()
+    assert cut > 5, "the sweep ended before it had begun"
 
 
 @pytest.mark.parametrize("kind", ["docker", "binary", "script"])

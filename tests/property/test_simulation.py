@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from boreas_agent.model import InstanceName, Phase, Status
+from boreas_agent.probe_spec import KINDS
 from boreas_agent.spec import max_attempts
 from tests.simulation import Simulation, package
 from tests.world import Thing
@@ -44,10 +45,15 @@ class Machine(RuleBasedStateMachine):
         self.foreign = Thing(InstanceName("postgres", 1, 0), "docker", "v1", "h", "{}", "someone else", Phase.RUNNING, 1, 1.0)
         self.sim.world.things[self.foreign.name] = self.foreign
 
-    @rule(app=apps, version=versions, kind=kinds, replicas=st.integers(0, 3), force=st.booleans())
-    def apply(self, app: str, version: str, kind: str, replicas: int, force: bool) -> None:
+    @rule(app=apps, version=versions, kind=kinds, replicas=st.integers(0, 3), force=st.booleans(), probes=st.sets(st.sampled_from(KINDS)))
+    def apply(self, app: str, version: str, kind: str, replicas: int, *, force: bool, probes: set[str]) -> None:
         count = min(replicas, 1) if kind == "script" else replicas
-        self.sim.apply(app, version, force=force, **package(kind, replicas=count))
+        health = {name: {"tcp": {"port": 80}} for name in probes}
+        self.sim.apply(app, version, force=force, **package(kind, replicas=count, health=health))
+
+    @rule(app=apps, kind=st.sampled_from(KINDS), sick=st.booleans())
+    def probes_begin_or_cease_to_fail(self, app: str, kind: Any, sick: bool) -> None:
+        (self.sim.world.sick.add if sick else self.sim.world.sick.discard)((app, kind))
 
     @rule(app=apps)
     def remove(self, app: str) -> None:
@@ -158,6 +164,13 @@ class Machine(RuleBasedStateMachine):
             if head.health.level == 100 and head.health.status is Status.RUNNING:
                 assert head.proven == head.revision.instance_hash, app
 
+    @invariant()
+    def what_is_said_to_serve_has_passed_its_probes(self) -> None:
+        for app, head in self.sim.store.heads.items():
+            if head.health.level >= 80 and head.health.status is Status.RUNNING and head.unknown_since is None:
+                found = [tried.probed for tried in head.attempts.values() if tried.probed is not None]
+                assert all(one.ready and not one.doomed for one in found), (app, head)
+
     def teardown(self) -> None:
         if not hasattr(self, "sim"):
             return
@@ -172,6 +185,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.world.away.clear()
         self.sim.world.missing.clear()
         self.sim.run(self.sim.store.undrain("test"))
+        self.sim.world.sick.clear()
         for app in list(self.sim.store.heads):
             self.sim.run(self.sim.store.release(app, "test"))
         for thing in list(self.sim.world.things.values()):

@@ -20,6 +20,7 @@ from boreas_agent.model import (
     Phase,
     Plan,
     Prepare,
+    Probed,
     Remove,
     Rename,
     Resume,
@@ -138,6 +139,39 @@ def test_an_ended_instance_waits_for_its_backoff() -> None:
     killed = seen(V2, phase=Phase.EXITED, exits=(ended(1),))
     waits = tried(V2, failures=2, last_exit=killed.last_exit, not_before=Deadline(1002, 2, "b"))
     assert text(plan(head(V2, waits), [killed], NOW)) == ["wake at 1002"]
+
+
+GIVEN_UP = Probed(f"{V2.revision}.", "", started=True, doomed="liveness probe failed 3 times: HTTP 500 from :80/")
+
+
+def test_what_its_liveness_probe_has_given_up_is_stopped_and_the_rest_left_alone() -> None:
+    two = revision(2, "v2", replicas=2, stop={"signal": "SIGQUIT", "grace_seconds": 3})
+    doomed = tried(two, 1, probed=GIVEN_UP)
+    assert text(plan(head(two, tried(two), doomed), [seen(two), seen(two, 1)], NOW)) == [
+        "stop web.2.1 by SIGQUIT within 3 s: liveness probe failed 3 times: HTTP 500 from :80/",
+    ]
+
+
+def test_the_run_after_one_that_was_given_up_is_left_alone() -> None:
+    assert plan(head(V2, tried(V2, probed=GIVEN_UP)), [seen(V2, life="next")], NOW) == Plan()
+
+
+def test_a_held_app_is_not_stopped_for_its_probes() -> None:
+    assert plan(head(V2, tried(V2, probed=GIVEN_UP), hold=Hold("ops", "", None)), [seen(V2)], NOW) == Plan()
+
+
+def test_what_a_probe_ended_is_started_again_and_says_why() -> None:
+    stopped = seen(V2, phase=Phase.EXITED, exits=(ended(0),))
+    after = tried(V2, failures=1, last_exit=ended(0, unhealthy="liveness probe failed 3 times: HTTP 500"))
+    assert text(plan(head(V2, after), [stopped], NOW)) == [
+        "start web.2.0 after run 1: it was stopped: liveness probe failed 3 times: HTTP 500"
+    ]
+
+
+def test_what_a_probe_ended_has_not_completed_although_it_exited_with_0() -> None:
+    once = revision(restart={"policy": "on-failure"})
+    after = tried(once, failures=1, last_exit=ended(0, unhealthy="liveness probe failed"))
+    assert plan(head(once, after), [seen(once, phase=Phase.EXITED, exits=(ended(0),))], NOW).steps
 
 
 def test_a_completed_instance_stays_as_it_is_even_if_its_remains_are_gone() -> None:

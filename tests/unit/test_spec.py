@@ -15,6 +15,7 @@ from boreas_agent.spec import (
     canonical,
     instance_hash,
     masked,
+    masked_text,
     max_attempts,
     parse_pkg,
     parse_submission,
@@ -87,6 +88,91 @@ def test_everything_that_is_missing_or_unknown_is_named_at_once() -> None:
         assert list(faults(body)) == [""]
 
 
+# --- health ----------------------------------------------------------------------------------------
+
+HTTP: dict[str, Any] = {"http": {"port": 8080}}
+PATH_RULE = "must begin with / and hold printable ASCII without spaces; write other characters as %XX"
+STATUS_RULE = "must be an HTTP status or a range of them such as '200-399'"
+
+
+@pytest.mark.parametrize("base", [DOCKER, BINARY, SCRIPT])
+def test_every_type_may_have_probes_and_the_agents_defaults_are_no_part_of_them(base: dict[str, Any]) -> None:
+    probe = HTTP | {"success_threshold": 1, "initial_delay_seconds": 0, "interval_seconds": None, "tcp": {}}
+    pkg = submitted(base, health={"readiness": probe, "liveness": {}, "startup": None}).pkg
+    assert canonical(pkg)["health"] == {"readiness": {"http": {"port": 8080}}}
+    whole = {"interval_seconds": 10, "timeout_seconds": 1, "failure_threshold": 3, "success_threshold": 1, "initial_delay_seconds": 0}
+    spelt_out = {"http": {"port": 8080, "path": "/", "scheme": "HTTP", "headers": {}, "expected_status": {"min": 200, "max": 399}}}
+    assert submitted(base, health={"readiness": spelt_out}) == submitted(base, health={"readiness": HTTP})
+    assert canonical(submitted(base, health={"readiness": HTTP | whole}).pkg)["health"]["readiness"]["interval_seconds"] == 10
+
+
+@pytest.mark.parametrize(
+    ("probe", "field", "message"),
+    [
+        ({"interval_seconds": 1}, ".http", "give one of http, tcp and exec"),
+        (HTTP | {"tcp": {"port": 1}}, ".tcp", "give one of http, tcp and exec, not both"),
+        (HTTP | {"period": 1}, ".period", "unknown field"),
+        (HTTP | {"period": []}, ".period", "unknown field"),
+        (HTTP | {"interval_seconds": 0}, ".interval_seconds", "must be greater than or equal to 0.1"),
+        (HTTP | {"failure_threshold": 0}, ".failure_threshold", "must be greater than or equal to 1"),
+        (HTTP | {"success_threshold": 2}, ".success_threshold", "must be 1 for a liveness probe"),
+        ({"http": {}}, ".http", "give one of http, tcp and exec"),
+        ({"http": {"path": "/"}}, ".http.port", "is required"),
+        (
+            {"http": {"port": 1, "path": "x"}},
+            ".http.path",
+            PATH_RULE,
+        ),
+        (
+            {"http": {"port": 1, "path": "/a b"}},
+            ".http.path",
+            PATH_RULE,
+        ),
+        ({"http": {"port": 1, "headers": {"X": "a\r\nb"}}}, ".http.headers.X", "must be printable ASCII on one line"),
+        (
+            {"http": {"port": 1, "expected_status": "399-200"}},
+            ".http.expected_status",
+            "the range 399-200 is empty: the lower status comes first",
+        ),
+        (
+            {"http": {"port": 1, "expected_status": True}},
+            ".http.expected_status",
+            "must be an HTTP status or a range of them such as '200-399'",
+        ),
+        ({"exec": {"command": "true"}}, ".exec.command", "must be a list"),
+        ({"exec": {"command": [""]}}, ".exec.command[0]", "the program must not be empty"),
+        (3, "", "must be an object"),
+    ],
+)
+def test_what_is_wrong_with_a_probe_is_named(probe: object, field: str, message: str) -> None:
+    assert pkg_faults(health={"liveness": probe}) == {f"pkg.health.liveness{field}": message}
+
+
+@pytest.mark.parametrize(
+    ("given", "good", "bad"),
+    [(204, 204, 200), ("200-299", 299, 300), ("2xx", 200, 199), ("200 - 204", 204, 205), ({"min": 100, "max": 599}, 599, 99)],
+)
+def test_an_expected_status_may_be_written_as_one_would_guess(given: object, good: int, bad: int) -> None:
+    http = submitted(health={"readiness": {"http": {"port": 1, "expected_status": given}}}).pkg.health.probes["readiness"].http
+    assert http is not None
+    assert (http.expects(good), http.expects(bad)) == (True, False)
+
+
+def test_a_change_of_the_probes_is_another_request_and_replaces_nothing() -> None:
+    one, other = submitted(), submitted(health={"readiness": HTTP})
+    assert one.spec_hash != other.spec_hash
+    assert instance_hash("v1", one.pkg, 1, 1) == instance_hash("v1", other.pkg, 1, 2)
+
+
+def test_the_values_of_headers_are_shown_to_nobody() -> None:
+    health = {"readiness": {"http": {"port": 1, "headers": {"Authorization": "Bearer s3cret"}}}, "liveness": HTTP}
+    pkg = submitted(health=health).pkg
+    assert masked(pkg)["health"]["readiness"]["http"]["headers"] == {"Authorization": "***"}
+    assert "s3cret" not in masked_text(pkg)
+    assert masked(pkg)["health"]["liveness"] == HTTP
+    assert canonical(pkg)["health"]["readiness"]["http"]["headers"] == {"Authorization": "Bearer s3cret"}
+
+
 # --- pkg -------------------------------------------------------------------------------------------
 
 
@@ -137,7 +223,7 @@ def test_a_field_of_another_type_is_an_error_that_says_so(base: dict[str, Any], 
 @pytest.mark.parametrize(
     ("base", "field", "value"),
     [
-        (DOCKER, "health", {"readiness": {"tcp": {"port": 1}}}),
+        (DOCKER, "resources", {"cpu_limit": "1"}),
         (BINARY, "resources", {"cpu_limit": "1"}),
         (BINARY, "artifacts", [{"url": "http://127.0.0.1/x", "sha256": "0"}]),
         (SCRIPT, "schedule", "* * * * *"),

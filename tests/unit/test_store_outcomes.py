@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boreas_agent.model import Attempts, Deadline, Event, Exit, Health, InstanceName, Status
+from boreas_agent.model import Attempts, Deadline, Event, Exit, Health, InstanceName, Probed, Status
 from tests.unit.store_harness import BY, RUNNING, kinds, opened, outcome, sql, submission
 
 KILLED = Exit("1", datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 1, tzinfo=UTC), signal="SIGKILL", oom_killed=True, seconds=3.5)
@@ -26,6 +26,20 @@ def test_a_health_row_is_written_for_a_change_and_not_for_a_pass(tmp_path: Path)
             assert store.commits == commits
             await store.record(outcome(store, health=replace(RUNNING, msg="Running, a probe failed")))
             assert [row["msg"] for row in await store.health("web")] == ["Running, a probe failed", "Running", "revision 1 recorded"]
+
+    asyncio.run(scenario())
+
+
+def test_what_the_probes_found_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    probed = Probed("1.7", "by", started=True, ready=True, blemish="liveness probe failed: x", well_since=12.5)
+    attempts = Attempts(0, "h", last_exit=replace(KILLED, unhealthy="why", well_seconds=3.0), probed=probed)
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await store.apply(submission(), BY)
+            await store.record(outcome(store, attempts={0: attempts}))
+        async with opened(tmp_path) as store:
+            assert dict(store.heads["web"].attempts) == {0: attempts}
 
     asyncio.run(scenario())
 
