@@ -13,7 +13,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from functools import cache
 
 from boreas_agent import __version__
@@ -58,13 +59,8 @@ async def _connected(address: str, port: int) -> socket.socket:
     """On one machine a connection is mostly there by the time one has asked: asking again is cheaper than to wait to be told."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        code = sock.connect_ex((address, port))
-        if code == errno.EINPROGRESS:
-            code = sock.connect_ex((address, port))
-        if code in (errno.EINPROGRESS, errno.EALREADY):
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
-        elif code not in (0, errno.EISCONN):
-            raise OSError(code, os.strerror(code))
+        if sock.connect_ex((address, port)) != 0 and sock.connect_ex((address, port)) not in (0, errno.EISCONN):
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))  # which also says why there is none
     except BaseException:
         sock.close()
         raise
@@ -77,23 +73,48 @@ async def _tcp(address: str, check: TcpCheck) -> Result:
 
 
 async def _http(address: str, check: HttpCheck, where: str) -> Result:
-    loop = asyncio.get_running_loop()
-    sock = await _connected(address, check.port)
-    exchange = _Exchange(_request(address, check), loop.create_future())
-    try:
-        if check.scheme == "https":
-            await loop.create_connection(lambda: exchange, sock=sock, ssl=_unverified(), server_hostname=_server_name(address, check))
-        else:
-            await loop.create_connection(lambda: exchange, sock=sock)
-        status, body = await exchange.answered
-    finally:
-        exchange.hang_up(sock)
+    with await _connected(address, check.port) as sock:
+        request = _request(address, check)
+        chunks = _tls(sock, request, _server_name(address, check)) if check.scheme == "https" else _plain(sock, request)
+        async with aclosing(chunks):
+            status, body, lost = await _answer(chunks)
+    words = _words(body)
     if status is None:
-        return Result(False, f"no HTTP answer from {where}: {_words(body) or exchange.lost}")
+        return Result(False, f"no HTTP answer from {where}: {words or lost}")
     if check.expects(status):
         return Result(True)
-    words = _words(body)
     return Result(False, f"HTTP {status} from {where}" + (f": {words}" if words else ""))
+
+
+async def _plain(sock: socket.socket, request: bytes) -> AsyncGenerator[bytes, None]:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, request)
+    while True:
+        yield await loop.sock_recv(sock, MOST_BYTES)
+
+
+async def _tls(sock: socket.socket, request: bytes, name: str) -> AsyncGenerator[bytes, None]:
+    reader, writer = await asyncio.open_connection(sock=sock, ssl=_unverified(), server_hostname=name)
+    try:
+        writer.write(request)
+        while True:
+            yield await reader.read(MOST_BYTES)
+    finally:
+        writer.transport.abort()
+
+
+async def _answer(chunks: AsyncGenerator[bytes, None]) -> tuple[int | None, bytes, str]:
+    """The status (None: it was no HTTP), the beginning of the body, and why there is no more where the connection was lost."""
+    received, lost = b"", "the connection was closed"
+    try:
+        async for chunk in chunks:
+            received += chunk
+            answer = _understood(received, ended=not chunk or len(received) > MOST_BYTES)
+            if answer is not None:
+                return *answer, lost
+    except ConnectionError as error:
+        lost = _reason(error)
+    return *(_understood(received, ended=True) or (None, b"")), lost
 
 
 def _request(address: str, check: HttpCheck) -> bytes:
@@ -127,45 +148,6 @@ def _words(body: bytes) -> str:
     """The beginning of what was answered, on one line, without what would deceive a reader in a terminal."""
     text = " ".join(body[: _SHOWN * 4].decode("utf-8", "replace").split())
     return "".join(char if char.isprintable() else "�" for char in text)[:_SHOWN]
-
-
-class _Exchange(asyncio.Protocol):
-    """One request and the answer to it: ``answered`` becomes the status (None: it was no HTTP) and the beginning of the body."""
-
-    def __init__(self, request: bytes, answered: asyncio.Future[tuple[int | None, bytes]]) -> None:
-        self.answered = answered
-        self.lost = "the connection was closed"
-        self._request = request
-        self._received = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        self._look(ended=len(self._received) > MOST_BYTES)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if isinstance(exc, OSError):
-            self.lost = _reason(exc)
-        self._look(ended=True)
-
-    def hang_up(self, sock: socket.socket) -> None:
-        """Without waiting for the other side."""
-        if self._transport is not None:
-            self._transport.abort()
-        else:
-            sock.close()
-
-    def _look(self, *, ended: bool) -> None:
-        if self.answered.done():
-            return
-        answer = _understood(self._received, ended=ended)
-        if answer is not None:
-            self.answered.set_result(answer)
 
 
 def _understood(received: bytes, *, ended: bool) -> tuple[int | None, bytes] | None:

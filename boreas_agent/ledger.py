@@ -104,7 +104,7 @@ def _turned(before: Probed | None, now: Probed | None) -> list[tuple[str, str]]:
     """The turns worth an event: kind and words."""
     if now is None or before == now:
         return []
-    same = before is not None and before.run == now.run
+    same = before is not None and (before.run, before.by) == (now.run, now.by)
     if now.doomed and not (same and before is not None and before.doomed):
         return [("Unhealthy", f"is unhealthy: {now.doomed}")]
     if now.ready and not (same and before is not None and before.ready):

@@ -130,9 +130,14 @@ class Prober:
             counts = result.ok is True or at - counted_at >= numbers.interval * 0.9
             counted_at = at if counts else counted_at
             self._take(watched, kind, Result(result.ok, result.message, counts), numbers)
-            passed = kind in watched.course.rows and watched.course.rows[kind].passes > 0
-            pause = numbers.interval if passed else numbers.pause(asked)
-            await asyncio.sleep(max(0.0, at + pause - self._clock.boottime()))
+            await asyncio.sleep(max(0.0, at + self._pause(watched, kind, numbers, asked) - self._clock.boottime()))
+
+    def _pause(self, watched: _Watched, kind: ProbeKind, numbers: Timing, asked: int) -> float:
+        """Seconds from one question to the next. The first pass is followed by one that is drawn: what came up together drifts apart."""
+        passes = watched.course.rows[kind].passes if kind in watched.course.rows else 0
+        if not passes:
+            return numbers.pause(asked)
+        return numbers.interval * self._chance() if passes == 1 and watched.course.rows[kind].successes else numbers.interval
 
     def _take(self, watched: _Watched, kind: ProbeKind, result: Result, numbers: Timing) -> None:
         before = watched.course.probed
