@@ -100,7 +100,9 @@ def test_what_a_dead_run_left_is_ended_before_the_next_one_begins(place: Ground,
 
     async def work(driver: ProcessDriver) -> None:
         nonlocal asked
-        asked = shell(DAEMON.replace("PIDS", str(written)) + f"until [ $(wc -l < {written}) -ge 2 ]; do sleep 0.01; done; exit 1")
+        before = f"n=$(cat {written} 2> /dev/null | wc -l); "
+        both = f"until [ $(wc -l < {written}) -ge $((n + 2)) ]; do sleep 0.01; done; exit 1"
+        asked = shell(before + DAEMON.replace("PIDS", str(written)) + both)
         await driver.start(asked, 0)
         daemons = pids_in(written, 2)
         assert (await ended(driver)).code == 1
