@@ -28,7 +28,7 @@ format: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	tests/install-engine.sh
-	$(BIN)/python -m pytest $(ARGS)
+	$(if $(strip $(ARGS)),$(BIN)/python -m pytest $(ARGS),tests/run-all.sh $(BIN)/python)
 
 # The image, the package and the unit, on a Debian made here and booted with systemd; part of make test.
 test-deploy: $(VENV)/.dev

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from rich.console import Console
 
-from benchmarks import applying, containers, footprint, probing, starting
+from benchmarks import applying, containers, fetching, footprint, noise, probing, pulling, starting
 from benchmarks.report import Benchmark, Line, Skipped, table, unmeasured
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
@@ -25,10 +25,13 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         "burst": starting.burst,
         "container-start": containers.start,
         "container-restart": containers.restart,
+        "image-pull": pulling.pull,
         "memory": footprint.memory,
         "idle": footprint.idle,
         "probe-cost": probing.cost,
         "probe-fairness": probing.fairness,
+        "artifact-fetch": fetching.fetch,
+        "noisy-neighbour": noise.neighbour,
     }
 )
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.wire import Connection
-from tests.engine.node import free_port, processes_with
+from tests.engine.node import processes_with
+from tests.ports import free_port
 from tests.waiting import eventually
 
 

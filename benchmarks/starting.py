@@ -24,7 +24,7 @@ BURST = 100
 
 
 @dataclass(slots=True)
-class _Kept:
+class Kept:
     """A program that somebody keeps running: killing it gives a sample."""
 
     reports: Reporter
@@ -82,9 +82,9 @@ def restart() -> Sequence[Line]:
     """kill -9, again and again."""
     with workspace() as folder, reporter(folder) as reports, agent(folder) as node, Connection(node.port) as connection:
         connection.send(keep_running("agent", reports.command("agent")))
-        ours = _Kept(reports, "agent", reports.next("agent").pid)
+        ours = Kept(reports, "agent", reports.next("agent").pid)
         with pidfd_loop(reports.command("loop")):
-            bare = _Kept(reports, "loop", reports.next("loop").pid)
+            bare = Kept(reports, "loop", reports.next("loop").pid)
             killed, respawned = in_turn(SAMPLES, ours.kill, bare.kill, pause=PAUSE)
     return (compared("process killed → its successor's first instruction", killed, respawned, Bound(3), milliseconds),)
 
@@ -95,7 +95,9 @@ def start() -> Sequence[Line]:
         ours = _Starts(connection, reports)
         with pidfd_loop(reports.command("loop")) as loop:
             assert loop.stdout is not None
-            applied, spawned = in_turn(SAMPLES, ours.ask, _Loop(reports, loop.stdout).start, pause=PAUSE)
+            bare = _Loop(reports, loop.stdout)
+            bare.start()  # the first of its starts waits for nobody
+            applied, spawned = in_turn(SAMPLES, ours.ask, bare.start, pause=PAUSE)
     return (compared("apply over HTTP → the new process's first instruction", applied, spawned, Bound(5), milliseconds),)
 
 

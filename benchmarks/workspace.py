@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.wire import Connection
-from tests.engine.node import free_port, processes_with
+from tests.engine.node import processes_with
+from tests.ports import free_port
 from tests.waiting import eventually
 
 

@@ -16,27 +16,36 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+
 from boreas_agent import __version__
 from boreas_agent.api import ApiSettings, Security, create_app, listen
 from boreas_agent.api.access import PEERS
+from boreas_agent.api.metrics import Measures
 from boreas_agent.api.render import node_status
+from boreas_agent.artifacts.limits import Limits
 from boreas_agent.clock import Clock, SystemClock
 from boreas_agent.controller import Controller
 from boreas_agent.drivers.docker import DockerDriver
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import CannotRecord, Unavailable
+from boreas_agent.housekeeping import Housekeeping
+from boreas_agent.image_gc import Policy
 from boreas_agent.model import Event
+from boreas_agent.output import Outputs
+from boreas_agent.preview import Previewer
 from boreas_agent.prober import Prober
 from boreas_agent.probing import Defaults
 from boreas_agent.reconciler import Reconciler
 from boreas_agent.reload import Apply, Reloading
-from boreas_agent.settings import Log, Settings
+from boreas_agent.settings import Artifacts, Log, Settings
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import HistoryLimits
 from boreas_agent.surroundings import Outlook
@@ -97,6 +106,7 @@ class _Agent:
     controller: Controller
     controlling: asyncio.Task[None]
     docker: DockerDriver
+    housekeeping: Housekeeping
     address: str
     live: Mapping[str, Apply]
 
@@ -128,7 +138,10 @@ async def _run(start: _Start) -> int:
 
 
 async def _serve(start: _Start, stop: asyncio.Event, hangup: asyncio.Event) -> int:
-    async with _agent(start) as agent, _beside(_announce(start, agent), _hear_hangups(start, agent, hangup), _look_at_own(agent)):
+    async with (
+        _agent(start) as agent,
+        _beside(_announce(start, agent), _hear_hangups(start, agent, hangup), _look_at_own(agent), agent.housekeeping.run()),
+    ):
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, agent.controlling}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -153,11 +166,16 @@ async def _agent(start: _Start) -> AsyncIterator[_Agent]:
         defaults = Defaults(health.check_interval, health.timeout, health.retry_count)
         prober = Prober(drivers, defaults, clock, random.random)
         reconciler = Reconciler(store, drivers, clock, lambda: random.uniform(-1, 1), prober)  # noqa: S311  # jitter, not a secret
-        controller = Controller(reconciler, store, (*drivers, prober), clock, settings.agent.resync_interval)
-        outlook = Outlook(settings, work_dir, drivers[1].link, store.record_events, clock)
+        outlook = Outlook(settings, work_dir, drivers[1].link, store.record_events, clock, populated=drivers)
+        controller = Controller(reconciler, store, (*drivers, prober, reconciler.turns), clock, settings.agent.resync_interval)
         await outlook.look()
         callers = ApiSettings(settings.server.trusted_networks, start.security)
-        api = create_app(store, controller.requested, lambda: controller.ready, callers, outlook)
+        preview, output, measures = (
+            Previewer(store, drivers, clock).preview,
+            Outputs(store, drivers).open,
+            _measures(controller, drivers[0]),
+        )
+        api = create_app(store, controller.requested, lambda: controller.ready, callers, preview, output, outlook, measures)
         host, port = await stack.enter_async_context(listen(api, settings.server.host, settings.server.port, start.security))
         await _note(store, "AgentStarted", f"boreas-agent {__version__} started with pid {os.getpid()}")
         stack.push_async_callback(_note, store, "AgentStopped", f"boreas-agent {__version__} stopped; apps go on running")
@@ -166,6 +184,7 @@ async def _agent(start: _Start) -> AsyncIterator[_Agent]:
             stack.push_async_callback(driver.close)
         stack.push_async_callback(prober.close)
         controlling = await stack.enter_async_context(_running(controller))
+        stack.callback(drivers[0].leave)
         await stack.enter_async_context(outlook.watching())
         log.info("agent started", extra={"version": __version__, "work_dir": str(work_dir.path), "host": host, "port": port})
         live: Mapping[str, Apply] = {
@@ -174,7 +193,16 @@ async def _agent(start: _Start) -> AsyncIterator[_Agent]:
             "server.trusted_networks": lambda new: api[PEERS].trust(new.server.trusted_networks),
             "agent.resync_interval": lambda new: controller.resync_every(new.agent.resync_interval),
         }
-        yield _Agent(store, controller, controlling, drivers[1], f"{host}:{port}", live)
+        housekeeping = _housekeeping(settings, store, drivers[1], clock)
+        yield _Agent(store, controller, controlling, drivers[1], housekeeping, f"{host}:{port}", live)
+
+
+def _measures(controller: Controller, processes: ProcessDriver) -> Measures:
+    def measures() -> Iterator[Metric]:
+        yield from controller.measures()
+        yield GaugeMetricFamily("boreas_keeper_up", "1 while the parent of processes is there.", value=processes.keeper_up)
+
+    return measures
 
 
 async def _announce(start: _Start, agent: _Agent) -> None:
@@ -214,7 +242,13 @@ async def _look_at_own(agent: _Agent) -> None:
 def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[ProcessDriver, DockerDriver]:
     docker = settings.agent.docker
     return (
-        ProcessDriver(work_dir.path, work_dir.identity, clock),
+        ProcessDriver(
+            work_dir.path,
+            work_dir.identity,
+            clock,
+            limits=_limits(settings.agent.artifacts),
+            require_cgroups=settings.agent.process.require_cgroups,
+        ),
         DockerDriver(
             docker.socket_path,
             work_dir.identity,
@@ -222,7 +256,28 @@ def _drivers(settings: Settings, work_dir: WorkDir, clock: Clock) -> tuple[Proce
             enabled=docker.enabled,
             registry=docker.registry,
             network_mode=docker.network_mode,
+            auth_file=docker.auth_file,
+            work_dir=work_dir.path,
+            stall=docker.pull_stall_timeout,
         ),
+    )
+
+
+def _housekeeping(settings: Settings, store: Store, docker: DockerDriver, clock: Clock) -> Housekeeping:
+    told = settings.agent.docker.image_gc
+    policy = Policy(told.min_age, told.max_age, told.high_threshold_percent, told.low_threshold_percent)
+    return Housekeeping(store, docker, clock, told.interval, policy if told.enabled else None)
+
+
+def _limits(artifacts: Artifacts) -> Limits:
+    return Limits(
+        file_roots=artifacts.file_roots,
+        header_roots=artifacts.header_roots,
+        max_bytes=artifacts.max_bytes,
+        max_unpacked_bytes=artifacts.max_unpacked_bytes,
+        min_free_bytes=artifacts.min_free_bytes,
+        cache_bytes=artifacts.cache_bytes,
+        seconds=artifacts.timeout,
     )
 
 

@@ -59,6 +59,8 @@ def after_exit(attempts: Attempts, key: str, ended: Exit, pkg: Pkg, moment: Mome
         last_exit=ended,
         recorded=(*attempts.recorded, key)[-REMEMBERED_RUNS:],
         probed=None,
+        checked=None,
+        overdue="",
     )
 
 
@@ -66,12 +68,12 @@ def after_failure(attempts: Attempts, why: str, policy: Restart, moment: Moment,
     """``attempts`` after preparing or starting failed; ``hopeless`` waits the longest delay at once."""
     failures = attempts.failures + 1
     seconds = policy.max_delay_seconds * (1 + 0.1 * moment.chance) if hopeless else delay_seconds(policy, failures, moment.chance)
-    return replace(attempts, failures=failures, not_before=moment.after(seconds), last_failure=why)
+    return replace(attempts, failures=failures, not_before=moment.after(seconds), last_failure=why, checked=None)
 
 
 def after_start(attempts: Attempts, policy: Restart, moment: Moment) -> Attempts:
-    """``attempts`` after a start that worked; one that followed an exit counts as a restart."""
-    again = attempts.last_exit is not None
+    """``attempts`` after a start that worked; one that followed an exit, or repairs what has drifted, counts as a restart."""
+    again = attempts.last_exit is not None or (attempts.checked is not None and attempts.checked.drift)
     return replace(
         attempts,
         started=True,
@@ -79,6 +81,7 @@ def after_start(attempts: Attempts, policy: Restart, moment: Moment) -> Attempts
         last_failure="",
         restarts=attempts.restarts + again,
         restarted=moment.after(policy.reset_after_seconds) if again else attempts.restarted,
+        checked=None,
     )
 
 
@@ -88,19 +91,26 @@ def after_stable_running(attempts: Attempts) -> Attempts:
 
 
 def finished(attempts: Attempts, pkg: Pkg) -> bool:
-    """The replica ended well and is not to run again."""
+    """The replica ended well and is not to run again. Where a script has a check, it is that which says so."""
+    if _has_check(pkg):
+        return attempts.checked is not None and attempts.checked.passed
     return attempts.last_exit is not None and attempts.last_exit.ok and restart_policy(pkg) != "always"
 
 
 def given_up(attempts: Attempts, pkg: Pkg) -> bool:
     """The replica failed and is not to be started again by itself.
 
-    A script whose outcome nobody can know is among them: running it a second time could do its work twice.
+    A script whose outcome nobody can know is among them: running it a second time could do its work twice. Where it has a check, that
+    has the last word, and is asked on.
     """
     ended = attempts.last_exit
-    if ended is None or finished(attempts, pkg):
+    if ended is None or finished(attempts, pkg) or (_has_check(pkg) and attempts.checked is None):
         return False
     if (pkg.type == "script" and ended.lost) or restart_policy(pkg) == "never":
         return True
     limit = max_attempts(pkg)
     return limit is not None and attempts.exits >= limit
+
+
+def _has_check(pkg: Pkg) -> bool:
+    return pkg.type == "script" and pkg.check is not None

@@ -13,13 +13,13 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from functools import cache
+from functools import cache, partial
 
 from boreas_agent import __version__
-from boreas_agent.probe_spec import HttpCheck, TcpCheck
 from boreas_agent.probing import Result
+from boreas_agent.spec.probes import HttpCheck, TcpCheck
 
 MOST_BYTES = 10 * 1024
 """Of an answer; what is longer is not waited for (Kubernetes reads as much)."""
@@ -75,22 +75,19 @@ async def _tcp(address: str, check: TcpCheck) -> Result:
 async def _http(address: str, check: HttpCheck, where: str) -> Result:
     with await _connected(address, check.port) as sock:
         request = _request(address, check)
-        chunks = _tls(sock, request, _server_name(address, check)) if check.scheme == "https" else _plain(sock, request)
-        async with aclosing(chunks):
-            status, body, lost = await _answer(chunks)
+        if check.scheme == "https":
+            async with aclosing(_tls(sock, request, _server_name(address, check))) as chunks:
+                status, body, lost = await _answer(chunks.__anext__)
+        else:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(sock, request)
+            status, body, lost = await _answer(partial(loop.sock_recv, sock, MOST_BYTES))
     words = _words(body)
     if status is None:
         return Result(False, f"no HTTP answer from {where}: {words or lost}")
     if check.expects(status):
         return Result(True)
     return Result(False, f"HTTP {status} from {where}" + (f": {words}" if words else ""))
-
-
-async def _plain(sock: socket.socket, request: bytes) -> AsyncGenerator[bytes, None]:
-    loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, request)
-    while True:
-        yield await loop.sock_recv(sock, MOST_BYTES)
 
 
 async def _tls(sock: socket.socket, request: bytes, name: str) -> AsyncGenerator[bytes, None]:
@@ -103,11 +100,12 @@ async def _tls(sock: socket.socket, request: bytes, name: str) -> AsyncGenerator
         writer.transport.abort()
 
 
-async def _answer(chunks: AsyncGenerator[bytes, None]) -> tuple[int | None, bytes, str]:
+async def _answer(more: Callable[[], Awaitable[bytes]]) -> tuple[int | None, bytes, str]:
     """The status (None: it was no HTTP), the beginning of the body, and why there is no more where the connection was lost."""
     received, lost = b"", "the connection was closed"
     try:
-        async for chunk in chunks:
+        while True:
+            chunk = await more()
             received += chunk
             answer = _understood(received, ended=not chunk or len(received) > MOST_BYTES)
             if answer is not None:

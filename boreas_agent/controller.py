@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+from prometheus_client import Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.base import ALL_APPS
-from boreas_agent.errors import BoreasError
+from boreas_agent.errors import BoreasError, CannotRecord
 from boreas_agent.gathering import Series, after_request
 from boreas_agent.model import Observed
 from boreas_agent.reconciler import Reconciler
@@ -28,6 +31,8 @@ FIRST_PASS_SECONDS = 3.0
 PRUNE_SECONDS = 600.0
 MAX_RETRY_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 5.0
+_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300)
+"""In seconds. A pass fetches and stops what it has to, so some take minutes."""
 
 
 class Source(Protocol):
@@ -55,11 +60,26 @@ class Controller:
         self._waited_for: set[str] | None = None
         self._ready = asyncio.Event()
         self._pruned = float("-inf")
+        self._pass_seconds = Histogram(
+            "boreas_reconcile_seconds", "How long it took to bring an app to rest.", registry=None, buckets=_BUCKETS
+        )
+        self._failed_passes = Counter("boreas_reconcile_failures", "Passes that ended with an error and were tried again.", registry=None)
 
     @property
     def ready(self) -> bool:
         """The first pass over all apps has finished."""
         return self._ready.is_set()
+
+    def measures(self) -> Iterator[Metric]:
+        """For ``GET /metrics``."""
+        yield from self._pass_seconds.collect()
+        yield from self._failed_passes.collect()
+        queue = GaugeMetricFamily(
+            "boreas_queue_apps", "Apps that wait for a pass, are in one, or are to be looked at later.", labels=["state"]
+        )
+        for state, count in (("waiting", self._queue.waiting), ("processing", self._queue.processing), ("delayed", self._queue.delayed)):
+            queue.add_metric([state], count)
+        yield queue
 
     async def until_ready(self) -> None:
         """Returns once it is."""
@@ -102,19 +122,24 @@ class Controller:
     # --- one app ---------------------------------------------------------------------------------
 
     async def _work(self, app: str) -> None:
+        began = self._clock.boottime()
         try:
             wake_at = await self._reconciler.reconcile(app, self._surveyed.pop(app, None))
             self._failures.pop(app, None)
             wakes = [at for at in (wake_at, await self._hold_ends(app)) if at is not None]
             if wakes:
                 self._queue.add_after(app, min(wakes) - self._clock.boottime())
-        except BoreasError as error:
+        except CannotRecord as error:
             log.warning("reconciling failed, trying again", extra={"app": app, "error": str(error)})
             self._retry(app)
-        except Exception:
+        except BoreasError as error:
+            log.warning("reconciling failed, trying again", extra={"app": app, "error": str(error)})
+            await self._lost(app, str(error))
+        except Exception as error:
             log.exception("reconciling failed unexpectedly, trying again", extra={"app": app})
-            self._retry(app)
+            await self._lost(app, f"reconciling failed: {type(error).__name__}; the log of the agent has more")
         finally:
+            self._pass_seconds.observe(self._clock.boottime() - began)
             self._worked.add(app)
             self._queue.done(app)
             self._passed(app)
@@ -129,7 +154,16 @@ class Controller:
         await self._expire_holds()
         return None
 
+    async def _lost(self, app: str, why: str) -> None:
+        """Nobody looks after the app until the next try: that is no reason to call it well."""
+        try:
+            await self._reconciler.lost(app, why)
+        except BoreasError as error:
+            log.warning("cannot record that reconciling failed", extra={"app": app, "error": str(error)})
+        self._retry(app)
+
     def _retry(self, app: str) -> None:
+        self._failed_passes.inc()
         failures = self._failures[app] = self._failures.get(app, 0) + 1
         self._queue.add_after(app, min(MAX_RETRY_SECONDS, 2.0 ** min(failures - 1, 10)))
 
@@ -167,20 +201,23 @@ class Controller:
         now = self._clock.boottime()
         self._series = {app: series for app, series in self._series.items() if series.matters(now)}
         looked_at: set[str] = set()
-        async with aclosing(self._reconciler.survey()) as survey:
-            async for seen in survey:
-                for app, observed in seen.items():
-                    if app not in self._worked and self._queue.idle(app):
-                        self._surveyed[app] = observed
-                    self._queue.add(app)
-                looked_at |= seen.keys()
-        for app in self._store.heads.keys() - looked_at:
-            self._queue.add(app)
+        try:
+            async with aclosing(self._reconciler.homes.survey()) as survey:
+                async for seen in survey:
+                    for app, observed in seen.items():
+                        if app not in self._worked and self._queue.idle(app):
+                            self._surveyed[app] = observed
+                        self._queue.add(app)
+                    looked_at |= seen.keys()
+        finally:  # whatever looking failed with, each app has a pass of its own
+            for app in self._store.heads.keys() - looked_at:
+                self._queue.add(app)
         if self._waited_for is None:
             self._waited_for = {*looked_at, *self._store.heads} - self._worked
             self._passed("")
         if self._clock.boottime() - self._pruned > PRUNE_SECONDS:
             self._pruned = self._clock.boottime()
+            await self._reconciler.collect()  # first: it makes room, and pruning needs some
             await self._store.prune()
 
     async def _expire_holds(self) -> None:

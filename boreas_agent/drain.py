@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from boreas_agent.model import Action, Drained, Head, Health, Observed, Phase, Plan, Prepare, Remove, Start, Status, Stop
+from boreas_agent.model import Action, Check, Drained, Head, Health, Observed, Plan, Prepare, PreStart, Remove, Start, Status, Stop
 
 _UNDER_WAY = (Status.PENDING, Status.DEPLOYING)
 
@@ -20,26 +20,30 @@ def wanted(head: Head, drained: Drained | None) -> Head:
     revision = head.revision
     if drained is None or head.hold is not None or revision.removed or revision.pkg.type == "script":
         return head
-    return replace(head, revision=replace(revision, pkg=revision.pkg.model_copy(update={"replicas": 0})))
+    stopped = replace(revision, pkg=revision.pkg.model_copy(update={"replicas": 0}))
+    return replace(head, revision=stopped, deployment=None)  # neither its rollout nor its rollback goes on meanwhile
 
 
 def plan(head: Head, planned: Plan, drained: Drained | None) -> Plan:
-    """``planned`` (for ``wanted``) without starts; what ends for the drain says so."""
+    """``planned`` (for ``wanted``) without starts, nor checks whether to start; what ends for the drain says so."""
     if drained is None or head.hold is not None:
         return planned
-    steps = tuple(tuple(_told(action, head) for action in step if not isinstance(action, Prepare | Start)) for step in planned.steps)
+    steps = tuple(
+        tuple(_told(action, head) for action in step if not isinstance(action, Prepare | PreStart | Check | Start))
+        for step in planned.steps
+    )
     return Plan(tuple(step for step in steps if step), planned.wake_at)
 
 
-def health(head: Head, observed: Sequence[Observed], judged: Health, drained: Drained | None) -> Health:
-    """``judged`` (of ``wanted``) in the words of the drain, where that is why."""
+def health(head: Head, observed: Sequence[Observed], judged: Health, drained: Drained | None, waiting: str = "") -> Health:
+    """``judged`` (of ``wanted``) in the words of the drain, where that is why; ``waiting``: what is not stopped yet, for another app."""
     if drained is None or head.hold is not None or head.revision.removed:
         return judged
     because = f"the node is drained by {drained.by}" + (f": {drained.reason}" if drained.reason else "")
-    runs = any(seen.phase in (Phase.RUNNING, Phase.PAUSED) for seen in observed)
+    runs = any(seen.up for seen in observed)
     if head.revision.pkg.type == "script":
         return judged if runs or judged.status not in _UNDER_WAY else Health(0, Status.STOPPED, f"not started: {because}")
-    return replace(judged, msg=f"{'stopping' if observed else 'stopped'}: {because}")
+    return replace(judged, msg=f"{waiting or ('stopping' if observed else 'stopped')}: {because}")
 
 
 def _told(action: Action, head: Head) -> Action:

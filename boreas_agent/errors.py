@@ -3,6 +3,8 @@
     BoreasError
     ├── Transient            try again later, with backoff
     │   ├── Unavailable      the driver cannot answer at all: what runs is unknown, not absent
+    │   ├── HookFailed       the app's own hook says no: it may say yes later, but a deployment does not wait for it
+    │   ├── Missing          what is to be fetched does not exist, or is something else: it may come, but a deployment does not wait for it
     │   └── CannotRecord     the database cannot commit (disk full, damaged): nothing was acknowledged
     ├── Terminal             trying again is useless until a new revision (or a person) changes something
     ├── Conflict             the request contradicts what is recorded; nothing was changed
@@ -30,6 +32,14 @@ class Transient(BoreasError):
 
 class Unavailable(Transient):
     """A driver cannot answer (engine away, hung, disabled). Unknown is not absent: plan nothing."""
+
+
+class Missing(Transient):
+    """What is to be fetched does not exist, or is not what was asked for: retry with backoff, but count the deployment as failed."""
+
+
+class HookFailed(Transient):
+    """A hook of the app failed: retry with backoff, but count the deployment as failed."""
 
 
 class CannotRecord(Transient):

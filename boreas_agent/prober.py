@@ -18,8 +18,8 @@ from boreas_agent.drivers.mailbox import Mailbox
 from boreas_agent.errors import BoreasError, Unavailable
 from boreas_agent.gate import Gate
 from boreas_agent.model import Executed, Head, Observed, Probed
-from boreas_agent.probe_spec import ExecCheck, HealthSpec, Probe, ProbeKind
 from boreas_agent.probing import Course, Defaults, Result, Timing, advance, begin, digest, targets, timing, told_by_engine
+from boreas_agent.spec.probes import ExecCheck, HealthSpec, Probe, ProbeKind
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Prober:
         before = self._watched.get(head.app, {})
         if not wanted and not before:
             return {}
-        by = digest(head.revision.pkg)
+        by = digest(head.running.pkg)
         kept = {replica: one for replica, one in before.items() if replica in wanted and _same(one, wanted[replica], by)}
         for replica, one in before.items():
             if replica not in kept:
@@ -101,7 +101,7 @@ class Prober:
 
     def _begin(self, seen: Observed, head: Head, replica: int) -> _Watched:
         now = self._clock.boottime()
-        watched = _Watched(seen, head.revision.pkg.health, begin(seen, head, replica, now))
+        watched = _Watched(seen, head.running.pkg.health, begin(seen, head, replica, now))
         self._ask_what_is_due(watched, found_running=bool(watched.course.rows))
         return watched
 
@@ -172,8 +172,5 @@ def _same(one: _Watched, seen: Observed, by: str) -> bool:
 
 
 def _judged(executed: Executed) -> Result:
-    if executed.code == 0:
-        return Result(True)
-    output = "".join(char if char.isprintable() else "�" for char in " ".join(executed.output.split()))[-_SHOWN:]
-    what = executed.problem or f"the command exited with code {executed.code}"
-    return Result(False, f"{what}: {output}" if output else what)
+    why = executed.why_not(_SHOWN)
+    return Result(not why, why)

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
+from boreas_agent import hooks
 from boreas_agent.model import Attempts, Head, Observed, Phase, Probed
 from boreas_agent.planner import sort_out
-from boreas_agent.probe_spec import Probe, ProbeKind
 from boreas_agent.spec import Pkg
+from boreas_agent.spec.probes import Probe, ProbeKind
 
 BLEMISH_SECONDS = 30.0
 """A failure counts as 'lately' for so long; it also bounds how often a probe that fails every other time changes the verdict."""
@@ -105,12 +106,13 @@ class Course:
 
 
 def targets(head: Head, observed: Sequence[Observed]) -> dict[int, Observed]:
-    """By replica, the running instances that have something to find out about."""
-    if head.revision.removed:
+    """By replica, the running instances that have something to find out about; not before they are complete."""
+    if head.running.removed:
         return {}
     current, _ = sort_out(head, observed)
-    probes = bool(head.revision.pkg.health.probes)
-    return {replica: seen for replica, seen in current.items() if seen.phase is Phase.RUNNING and (probes or seen.checked)}
+    probes = bool(head.running.pkg.health.probes)
+    running = {replica: seen for replica, seen in current.items() if seen.phase is Phase.RUNNING and (probes or seen.checked)}
+    return {replica: seen for replica, seen in running.items() if hooks.post_start(head, seen) is None}
 
 
 def digest(pkg: Pkg) -> str:
@@ -123,7 +125,7 @@ def begin(seen: Observed, head: Head, replica: int, now: float) -> Course:
 
     How long it has been ready counts from now on, unless the revision is proven: nobody looked meanwhile.
     """
-    revision, by = head.revision, digest(head.revision.pkg)
+    revision, by = head.running, digest(head.running.pkg)
     gated = revision.pkg.health.readiness is not None or bool(seen.checked)
     known = (head.attempts.get(replica) or Attempts(replica, revision.instance_hash)).findings(seen)
     if known is not None and known.by == by:

@@ -6,48 +6,52 @@ lost by acting (exits that the driver forgets) is committed before.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from boreas_agent import drain, ledger, planner
+from boreas_agent import checking, drain, ledger, planner, rollout, schedule
 from boreas_agent import health as judge
 from boreas_agent.backoff import Moment, after_failure, delay_seconds
 from boreas_agent.clock import Clock
+from boreas_agent.deploying import MOST_APART_SECONDS, Deploying
 from boreas_agent.drivers.base import Driver
-from boreas_agent.errors import Invalid, Unavailable
+from boreas_agent.errors import BoreasError, Unavailable
 from boreas_agent.executor import Done, Executor, Failure
+from boreas_agent.homes import Homes
+from boreas_agent.meanwhile import Meanwhile
 from boreas_agent.model import (
     Attempts,
     Deadline,
-    Drained,
     Event,
     Head,
     Health,
-    Instance,
     Observed,
     Plan,
+    Prepare,
+    Reload,
     Remove,
-    Revision,
+    Stage,
     Start,
     Status,
     Stop,
 )
-from boreas_agent.probing import Probes
-from boreas_agent.records import decode
-from boreas_agent.spec import Restart
+from boreas_agent.neighbours import Neighbours
+from boreas_agent.probing import Probes, digest
+from boreas_agent.spec import Restart, ScriptPkg
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import Outcome
+from boreas_agent.turns import Turns
+from boreas_agent.view import View, is_news
 
 log = logging.getLogger(__name__)
 
 MAX_PASSES = 20
 """So many passes in a row at most; then the app waits like any other, however restless it is."""
 BREATH_SECONDS = 1.0
-SLOW_SECONDS = 0.5
-"""Acting longer than this is worth a word in the status before it has ended."""
+_A_MOMENT = 0.01
+"""Timers may be a little early; for a deadline that would be another round."""
 RETRY_SECONDS = 5.0
 """When to look again at a driver that could not answer, or to try again to stop or remove what would not go."""
 
@@ -63,18 +67,8 @@ class _Stuck:
     times: int
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """One app at one moment: its head with the attempts brought up to date, what runs, and what is new."""
-
-    head: Head
-    observed: Sequence[Observed]
-    account: ledger.Account
-    drained: Drained | None = None
-
-
 class Reconciler:
-    """Converges apps; keeps no state of its own beyond what kinds of instances a survey has seen of an app."""
+    """Converges apps; keeps no state of its own beyond what may be forgotten."""
 
     def __init__(self, store: Store, drivers: Sequence[Driver], clock: Clock, chance: Callable[[], float], probes: Probes) -> None:
         self._store = store
@@ -82,56 +76,14 @@ class Reconciler:
         self._drivers: Mapping[str, Driver] = {kind: driver for driver in drivers for kind in driver.kinds}
         self._clock = clock
         self._chance = chance
-        self._homes: dict[str, set[str]] = {}
+        self.homes = Homes(store, self._drivers, clock)
         self._stuck: dict[str, _Stuck] = {}
-        self._executor = Executor(self._drivers.__getitem__, store, self._tell_fetching)
-
-    # --- everything ------------------------------------------------------------------------------
-
-    async def survey(self) -> AsyncGenerator[Mapping[str, Sequence[Observed]], None]:
-        """Look at everything once; adopt what runs and is not in the database. Gives what was seen, by app.
-
-        An app is given as soon as all of its drivers have answered, so that none waits for a driver that is none of
-        its own. Apps of a driver that cannot answer are left out: each of them finds out in its own pass.
-        """
-        seen: dict[str, list[Observed]] = {}
-        answered: set[Driver] = set()
-        given: set[str] = set()  # or unknown
-        looks = {asyncio.ensure_future(driver.observe_all()): driver for driver in set(self._drivers.values())}
-        try:
-            while looks:
-                done, _ = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
-                for look in done:
-                    driver = looks.pop(look)
-                    with suppress(Unavailable):
-                        given |= await self._take_in(look.result(), seen)
-                        answered.add(driver)
-                heads = {app for app in {*seen, *self._store.heads} - given if self._homes_of(app, self._store.head(app)) <= answered}
-                given |= heads
-                yield {app: seen.get(app, ()) for app in heads}
-        finally:
-            for look in looks:
-                look.cancel()
-
-    async def _take_in(self, found: Mapping[str, Sequence[Observed] | None], seen: dict[str, list[Observed]]) -> set[str]:
-        """Add what one driver found to ``seen``, and adopt it; the apps of which it could not say enough."""
-        for app, observed in found.items():
-            if observed is not None:
-                seen.setdefault(app, []).extend(observed)
-                self._homes.setdefault(app, set()).update(one.kind for one in observed)
-                await self._adopt(app, seen[app])
-        return {app for app, observed in found.items() if observed is None}
-
-    async def _adopt(self, app: str, observed: Sequence[Observed]) -> None:
-        """The newest revision that an instance carries becomes the head, if the database does not know it."""
-        newest = max(observed, key=lambda one: one.name.revision, default=None)
-        head = self._store.head(app)
-        if newest is None or (head is not None and newest.name.revision <= head.revision.revision):
-            return
-        try:
-            await self._store.adopt(decode(newest.record))
-        except Invalid as error:
-            log.warning("instance left alone: its record cannot be read", extra={"instance": str(newest.name), "error": str(error)})
+        self._deploying = Deploying(clock)
+        self.turns = Turns(store, Neighbours(store, drivers, clock))
+        self._meanwhile = Meanwhile(store, self._drivers, clock)
+        self._executor = Executor(
+            self._drivers.__getitem__, store, self._meanwhile.fetching, self._record_pre_started, self._deploying.patience
+        )
 
     # --- one app ---------------------------------------------------------------------------------
 
@@ -141,83 +93,121 @@ class Reconciler:
         ``seen`` is what a survey has just found, to save another look. Raises CannotRecord.
         """
         done = Done()
-        view: _View | None = None
+        view: View | None = None
         for _ in range(MAX_PASSES):
-            head = self._store.head(app) or await self._remnant(app)
+            head = self._store.head(app) or await self.homes.remnant(app)
             if head is None:
                 self._probes.forget(app)
                 await self._leave(app, done)
                 return None
             try:
-                observed = seen if seen is not None else await self._observe(app, head)
+                observed = seen if seen is not None else await self.homes.observe(app, head)
             except Unavailable as error:
                 return await self._record_unknown(head, str(error), done)
             seen = None
-            if any(one.name.revision > head.revision.revision for one in observed):
-                await self._adopt(app, observed)
+            if any(one.revision > head.revision.revision for one in observed):
+                await self.homes.adopt(app, observed)
                 newest = self._store.head(app)
                 if newest is None or newest.revision.revision <= head.revision.revision:
                     return await self._record_unknown(head, "an instance of a newer revision carries a record that cannot be read", done)
                 continue
             view = self._view(head, observed)
-            plan = drain.plan(view.head, planner.plan(view.head, observed, self._clock.boottime()), view.drained)
+            self._deploying.look(view.head, still=view.drained is not None)
+            view, plan = await self._in_turn(view, self._plan(view))
             if plan.steps:
                 view, done = await self._act(view, plan, done)
             if not plan.steps or done.failures:
                 return await self._record(view, plan, done)
         if view is not None:
-            await self._store.record(self._outcome(view, view.head.health, view.head.proven, done))
+            await self._record(view, Plan(), done)
         return self._clock.boottime() + BREATH_SECONDS
 
-    async def _act(self, view: _View, plan: Plan, before: Done) -> tuple[_View, Done]:
+    async def _act(self, view: View, plan: Plan, before: Done) -> tuple[View, Done]:
         """Carry out ``plan``; what acting would make unknowable is committed first. ``before``: done and not yet recorded."""
         head = view.head
-        removing = any(isinstance(action, Remove) for action in plan.actions)
+        left = {name for name, _ in view.account.leftovers}
+        removing = any(
+            isinstance(action, Reload | Remove) or (isinstance(action, Start) and action.want.name in left) for action in plan.actions
+        )
         # Where a start may be answered by nobody tomorrow (the engine is away), it must be known today where to ask.
-        settling_in = self._forgets(head) and head.revision.pkg.type not in head.homes and any(isinstance(a, Start) for a in plan.actions)
+        kind = head.running.pkg.type
+        starting = any(isinstance(action, Start) for action in plan.actions)
+        settling_in = self._forgets(head) and kind not in head.homes and starting
+        if starting:
+            self.homes.expect(head.app, kind)
         there = {one.name for one in view.observed}
         succeeding = any(isinstance(action, Start) and action.want.name not in there for action in plan.actions)
         endings = view.account.leftovers if removing else ()
-        if endings or settling_in or self._dooms(head, plan) or (view.account.exits and (removing or succeeding or self._forgets(head))):
+        if (
+            endings
+            or settling_in
+            or self._must_be_known(head, plan)
+            or (view.account.exits and (removing or succeeding or self._forgets(head)))
+        ):
             before.exits += endings
-            outcome = self._outcome(view, head.health, head.proven, before)
-            outcome = replace(outcome, homes=outcome.homes | {head.revision.pkg.type})
+            outcome = view.outcome(head.health, head.proven, before)
+            outcome = replace(outcome, homes=outcome.homes | ({kind} if starting else set()))
             await self._store.record(outcome)
             head = replace(head, homes=outcome.homes)
-            view, before = replace(view, head=head, account=replace(view.account, exits=(), events=())), Done()
+            view, before = replace(view.recorded(), head=head), Done()
         before.add(await self._carry_out(view, plan))
+        if not before.failures and not before.superseded:
+            self.turns.started(head, plan)
         before.events += [failure.event for failure in before.failures if self._is_news(head, failure)]
         if before.failures:
-            view = replace(view, head=replace(head, attempts=self._with_failures(head, before.failures)))
+            failed = replace(head, attempts=self._with_failures(head, before.failures))
+            view = replace(view, head=failed, waiting=None)  # what failed is more to say than what it would wait for
+        if before.hooked:
+            view, before = await self._record_hooked(view, before), Done(failures=before.failures, superseded=before.superseded)
+        if before.answers:
+            view, before = await self._take_answers(view, before), Done(failures=before.failures, superseded=before.superseded)
         return view, before
 
-    def _dooms(self, head: Head, plan: Plan) -> bool:
-        """The plan ends what its probes have given up, and that is not on record: whoever finds the end must know the cause."""
+    async def _record_hooked(self, view: View, done: Done) -> View:
+        """At once: what is not on record as done is done again by the next agent, and why an instance is stopped must be known before."""
+        outcome = view.outcome(view.head.health, view.head.proven, done)
+        hooked = {**view.account.hooked, **done.hooked}
+        await self._store.record(replace(outcome, hooked=hooked))
+        view = view.recorded()
+        return replace(view, head=replace(view.head, hooked=hooked), account=replace(view.account, hooked=hooked))
+
+    async def _take_answers(self, view: View, done: Done) -> View:
+        """What checks have said is on record before anything follows from it."""
+        attempts, pkg = dict(view.head.attempts), view.head.running.pkg
+        for name, answer in done.answers:
+            assert isinstance(pkg, ScriptPkg)
+            tried = attempts.get(name.replica) or Attempts(name.replica, view.head.running.instance_hash)
+            attempts[name.replica], said = checking.answered(tried, answer, pkg, self._moment())
+            done.events += [Event(kind, f"{name}: {words}", name.app, name.revision) for kind, words in said]
+        view = replace(view, head=replace(view.head, attempts=attempts))
+        await self._store.record(view.outcome(view.head.health, view.head.proven, done))
+        return view.recorded()
+
+    def _must_be_known(self, head: Head, plan: Plan) -> bool:
+        """The plan acts on something that is not on record, and without which whoever finds the effect would not know what it is.
+
+        It ends what its probes or its time have given up, which is the cause of that end; or it begins a run for a scheduled time.
+        """
         known = self._store.head(head.app)
-        doomed = any(tried.probed is not None and tried.probed.doomed for tried in head.attempts.values())
-        return doomed and known is not None and known.attempts != head.attempts and any(isinstance(a, Stop) for a in plan.actions)
+        if known is None or known.attempts == head.attempts:
+            return False
+        tried = head.attempts.values()
+        if any(isinstance(action, Stop) for action in plan.actions):
+            return any(one.overdue or (one.probed is not None and one.probed.doomed) for one in tried)
+        return any(isinstance(action, Start) for action in plan.actions) and any(one.turn is not None for one in tried)
 
-    async def _carry_out(self, view: _View, plan: Plan) -> Done:
-        """Carry out ``plan``; where that takes long, status says meanwhile how the app is, not how it was."""
-        acting = asyncio.ensure_future(self._executor.carry_out(plan, view.head, view.drained))
-        try:
-            finished, _ = await asyncio.wait({acting}, timeout=SLOW_SECONDS)
-            if not finished:
-                await self._tell_meanwhile(view)
-            return await acting
-        finally:
-            if not acting.done():
-                acting.cancel()
-                await asyncio.wait({acting})
+    async def _carry_out(self, view: View, plan: Plan) -> Done:
+        async with self._meanwhile.telling(view):
+            return await self._executor.carry_out(
+                plan, view.head, partial(self._meanwhile.doing, view), view.drained, partial(self._mark, view.head, plan)
+            )
 
-    async def _tell_meanwhile(self, view: _View) -> None:
-        known = self._store.head(view.head.app)
-        health = self._assess(view, self._clock.boottime()).health
-        if known is None or known.revision.revision != view.head.revision.revision or known.health.level <= health.level:
-            return  # fetching has told already, or a newer revision came
-        await self._store.record(
-            replace(self._outcome(view, health, view.head.proven, Done()), exits=(), events=(), attempts=known.attempts)
-        )
+    def _mark(self, head: Head, plan: Plan) -> None:
+        """Everything is here; from now on instances are started, or old ones stopped."""
+        if any(isinstance(action, Reload | Start) for action in plan.actions):
+            self._deploying.mark(head, Stage.STARTING)
+        elif any(isinstance(action, Stop) and action.seen.hash != head.running.instance_hash for action in plan.actions):
+            self._deploying.mark(head, Stage.DRAINING)
 
     def _is_news(self, head: Head, failure: Failure) -> bool:
         """The same failure again is not worth a row."""
@@ -227,99 +217,123 @@ class Reconciler:
 
     async def _leave(self, app: str, done: Done) -> None:
         """The app is gone; what was done to its last instances still belongs into the history."""
+        self.turns.forget(app)
+        self._deploying.forget(app)
         if done.events or done.exits:
             nothing = Health(0, Status.REMOVING, "")
             await self._store.record(Outcome(app, 0, nothing, exits=tuple(done.exits), events=tuple(done.events)))
 
-    async def _record(self, view: _View, plan: Plan, done: Done) -> float | None:
+    async def _record(self, view: View, plan: Plan, done: Done) -> float | None:
         """Judge the app and commit what is new; an app that is as it was costs no commit."""
         head, now = view.head, self._clock.boottime()
-        assessment = self._assess(view, now)
+        assessment = view.assess(now)
+        step = self._advance(view, assessment, done) if view.drained is None else None
+        turned = step is not None and rollout.turns(head.deployment, step.deployment)
+        if step is not None:
+            head = replace(head, deployment=step.deployment)
+            if turned:
+                head = replace(head, attempts=ledger.standing(head, view.observed, digest(head.running.pkg), now))
+                done.exits += view.account.leftovers  # from here on they count as told
+            view = replace(view, head=head)
+            assessment = view.assess(now)
+            done.events += step.events
+        done.events += self.turns.news(head, view.waiting)
         retry = [tried.not_before.at for tried in head.attempts.values() if tried.not_before is not None and tried.not_before.at > now]
         if stuck := next((failure.event.message for failure in done.failures if not failure.replicas), ""):
             retry.append(now + self._again(head.app, stuck))
         else:
             self._stuck.pop(head.app, None)
         gone = head.revision.removed and not view.observed
-        homes = {one.kind for one in view.observed} | ({head.revision.pkg.type} if plan.steps else set())
-        outcome = replace(self._outcome(view, assessment.health, assessment.proven, done), homes=frozenset(homes), gone=gone)
-        if self._news(outcome):
+        homes = {one.kind for one in view.observed} | ({head.running.pkg.type} if plan.steps and not head.revision.removed else set())
+        outcome = view.outcome(assessment.health, assessment.proven, done)
+        outcome = replace(outcome, homes=frozenset(homes), gone=gone, deployment=head.deployment if step is not None else None)
+        if gone or (step is not None and step.events):
+            await self._collect({head.app: _kept(head)})
+        if is_news(self._store.head(outcome.app), outcome):
             await self._store.record(outcome)
-        self._homes.pop(head.app, None)
-        times = [at for at in (plan.wake_at, assessment.wake_at, *(retry if done.failures else ())) if at is not None]
+            self._deploying.committed(head)
+        if gone:
+            self._deploying.forget(head.app)
+            self.turns.forget(head.app)
+        self.homes.recorded(head.app)
+        if turned:
+            return now  # something else is to run
+        left = None if view.waiting else rollout.seconds_left(replace(head, health=assessment.health))
+        deadline = now + min(left + _A_MOMENT, MOST_APART_SECONDS) if left else None
+        scheduled = None if view.drained is not None else self._next_run(head, now)
+        times = [at for at in (plan.wake_at, assessment.wake_at, deadline, scheduled, *(retry if done.failures else ())) if at is not None]
         return min(times, default=None)
 
-    def _outcome(self, view: _View, health: Health, proven: str, done: Done) -> Outcome:
-        head = view.head
-        return Outcome(
-            app=head.app,
-            revision=head.revision.revision,
-            health=health,
-            attempts=head.attempts,
-            proven=proven,
-            homes=head.homes | {one.kind for one in view.observed},
-            exits=(*done.exits, *view.account.exits),  # of two words on one end the first counts: done knows why it was stopped
-            events=(*view.account.events, *done.events),
-        )
+    def _next_run(self, head: Head, now: float) -> float | None:
+        """When the next scheduled time comes, if nobody sets the wall clock meanwhile; where that is done, the resync finds out."""
+        at = schedule.next_run(head.attempts.get(0), head.running) if head.hold is None else None
+        return None if at is None else now + max(0.0, (at - self._clock.now()).total_seconds()) + _A_MOMENT
 
-    def _news(self, outcome: Outcome) -> bool:
-        head = self._store.head(outcome.app)
-        if head is None:
-            return False
-        if outcome.exits or outcome.events or outcome.gone:
-            return True
-        known = (head.health, dict(head.attempts), head.proven, head.unknown_since, head.homes)
-        return known != (outcome.health, dict(outcome.attempts), outcome.proven, outcome.unknown_since, outcome.homes)
+    def _advance(self, view: View, assessment: judge.Assessment, done: Done) -> rollout.Step | None:
+        """What the pass means for the app's deployment."""
+        if any(failure.unanswered for failure in done.failures):
+            self._deploying.stand_still(view.head.app)
+        head = self._gone_on(view.head)
+        deployment, elapsed = self._deploying.now(head)
+        permanent = [failure.event.message for failure in done.failures if failure.permanent]
+        seen = rollout.look(head, view.observed, assessment, permanent)
+        return rollout.advance(replace(head, deployment=deployment), seen, elapsed, self._clock.now())
+
+    def _gone_on(self, head: Head) -> Head:
+        """With its deployment as it is now: while fetching, and after its hook, it has gone on."""
+        known = self._store.head(head.app)
+        return head if known is None or known.revision is not head.revision else replace(head, deployment=known.deployment)
+
+    async def collect(self) -> None:
+        """Let drivers delete what no revision needs that may yet run."""
+        await self._collect({app: _kept(head) for app, head in self._store.heads.items()})
+
+    async def _collect(self, keep: Mapping[str, frozenset[int]]) -> None:
+        for driver in set(self._drivers.values()):
+            try:
+                await driver.collect(keep)
+            except BoreasError as error:  # room is nothing that an app should wait for
+                log.warning("cannot delete what is not needed any more", extra={"error": str(error)})
 
     # --- looking ---------------------------------------------------------------------------------
 
-    async def _observe(self, app: str, head: Head) -> list[Observed]:
-        observed: list[Observed] = []
-        for driver in self._homes_of(app, head):
-            observed += await driver.observe(app)
-        return observed
-
-    def _homes_of(self, app: str, head: Head | None) -> set[Driver]:
-        """The drivers that must answer before anything is planned for ``app``: where it is, has been, and shall be."""
-        kinds = self._homes.get(app, set())
-        if head is not None:
-            kinds = kinds | head.homes | (set() if head.revision.removed else {head.revision.pkg.type})
-        return {self._drivers[kind] for kind in kinds}
-
-    def _view(self, head: Head, observed: Sequence[Observed]) -> _View:
+    def _view(self, head: Head, observed: Sequence[Observed]) -> View:
         drained = self._store.drained
         head = drain.wanted(head, drained)
-        account = ledger.enter(head, observed, self._moment(), self._clock.now(), self._probes.look(head, observed))
-        return _View(replace(head, attempts=account.attempts, unknown_since=None), observed, account, drained)
+        probed, still = self._probes.look(head, observed), drained is not None
+        account = ledger.enter(head, observed, self._moment(), self._clock.now(), probed, drained=still)
+        return View(replace(head, attempts=account.attempts, unknown_since=None), observed, account, drained)
 
-    def _assess(self, view: _View, now: float) -> judge.Assessment:
-        judged = judge.assess(view.head, view.observed, now)
-        return replace(judged, health=drain.health(view.head, view.observed, judged.health, view.drained))
+    def _plan(self, view: View) -> Plan:
+        now = self._clock.boottime()
+        running = view.head.running
+        settled = all(seen.hash == running.instance_hash and seen.name.replica < running.wanted for seen in view.observed)
+        # Then nothing that is there waits for what is ready.
+        planned = planner.plan(view.head, view.observed, now, () if settled else judge.assess(view.head, view.observed, now).ready)
+        return drain.plan(view.head, planned, view.drained)
 
-    async def _remnant(self, app: str) -> Head | None:
-        """A head for instances that outlived the record of their removal: it wants them gone."""
-        if app not in self._homes:
-            return None
+    async def _in_turn(self, view: View, planned: Plan) -> tuple[View, Plan]:
+        """What of the plan may be done now; the rest waits for other apps, and meanwhile the time of the deployment stands still."""
+        epoch = self._drivers[view.head.running.pkg.type].epoch
+        plan, waiting = await self.turns.take(view.head, view.observed, planned, view.drained, epoch)
+        if waiting is None:
+            return view, plan
+        self._deploying.stand_still(view.head.app)
+        here = [action for action in plan.actions if isinstance(action, Prepare) and await self._is_here(action)]
+        return replace(view, waiting=waiting), plan.only(lambda action: action not in here)
+
+    async def _is_here(self, action: Prepare) -> bool:
+        """Whether there is nothing to fetch; where nobody can say, fetching will tell."""
         try:
-            observed = [one for driver in self._homes_of(app, None) for one in await driver.observe(app)]
-        except Unavailable:
-            return None
-        newest = await self._store.newest(app)
-        readable = next((one for one in observed if one.name.revision <= newest), None)
-        if readable is None:
-            del self._homes[app]
-            return None
-        try:
-            carried = decode(readable.record)
-        except Invalid:
-            return None
-        gone: Revision = replace(carried, revision=newest, kind="remove", submitted_by="an earlier removal")
-        return Head(gone, Health(0, Status.REMOVING, "removing"), self._clock.now())
+            return await self._drivers[action.want.pkg.type].prepared(action.want)
+        except BoreasError:
+            return False
 
     # --- recording -------------------------------------------------------------------------------
 
     async def _record_unknown(self, head: Head, why: str, done: Done) -> float:
         """Nobody knows how the app is: say so, touch nothing, come again."""
+        self._deploying.stand_still(head.app)
         now = self._clock.boottime()
         since = (head.unknown_since or Deadline(now, 0.0, self._clock.boot_id)).rebased(self._clock.boot_id, now)
         assessment = judge.unknown(head, why, since.at, now)
@@ -334,26 +348,30 @@ class Reconciler:
             exits=tuple(done.exits),
             events=tuple(done.events),
         )
-        if self._news(outcome):
+        if is_news(self._store.head(outcome.app), outcome):
             await self._store.record(outcome)
         return min(now + RETRY_SECONDS, assessment.wake_at or now + RETRY_SECONDS)
 
-    async def _tell_fetching(self, head: Head, want: Instance) -> None:
-        """Fetching may take long: status and history say so while it goes on."""
-        if any(tried.last_failure for tried in head.attempts.values()):
-            return  # what failed the last time is still what there is to say
-        what = getattr(want.pkg, "image", "what it needs")
-        health = Health(max(10, min(head.health.level, 50)), Status.DEPLOYING, f"fetching {what}")
-        event = Event("Fetching", f"fetching {what} for {want.name}", head.app, want.name.revision)
-        outcome = Outcome(head.app, head.revision.revision, health, head.attempts, head.proven, homes=head.homes, events=(event,))
-        await self._store.record(outcome)
+    async def _record_pre_started(self, head: Head, event: Event) -> None:
+        """Before anything is done that follows the hook, so that it has run once for all that does."""
+        known = self._store.head(head.app)
+        if known is None or known.deployment is None or known.revision.revision != head.revision.revision:
+            return
+        outcome = Outcome(known.app, known.revision.revision, known.health, known.attempts, known.proven, known.unknown_since, known.homes)
+        deployment = replace(known.deployment, pre_started=True)
+        await self._store.record(replace(outcome, deployment=deployment, events=(event,)))
+
+    async def lost(self, app: str, why: str) -> None:
+        """A pass over ``app`` broke off, so what is on record of it may hold no longer. Raises CannotRecord."""
+        if (head := self._store.head(app)) is not None:
+            await self._record_unknown(head, why, Done())
 
     def _with_failures(self, head: Head, failures: Sequence[Failure]) -> dict[int, Attempts]:
         attempts, moment = dict(head.attempts), self._moment()  # one for all, so that replicas that wait for one image ask for it together
         for failure in failures:
             for replica in failure.replicas:
-                tried = attempts.get(replica) or Attempts(replica, head.revision.instance_hash)
-                policy = head.revision.pkg.restart
+                tried = attempts.get(replica) or Attempts(replica, head.running.instance_hash)
+                policy = head.running.pkg.restart
                 attempts[replica] = after_failure(tried, failure.event.message, policy, moment, hopeless=failure.hopeless)
         return attempts
 
@@ -365,7 +383,15 @@ class Reconciler:
         return delay_seconds(_STUCK_POLICY, times + 1, self._chance())
 
     def _forgets(self, head: Head) -> bool:
-        return not self._drivers[head.revision.pkg.type].keeps_exits
+        return not self._drivers[head.running.pkg.type].keeps_exits
 
     def _moment(self) -> Moment:
         return Moment(self._clock.boottime(), self._clock.boot_id, self._chance())
+
+
+def _kept(head: Head) -> frozenset[int]:
+    """The revisions that may yet run: the desired one, the one that is to run now, and the last good one; none of an app that goes."""
+    if head.revision.removed:
+        return frozenset()
+    good = {head.good.revision.revision} if head.good else set()
+    return frozenset({head.revision.revision, head.running.revision, *good})

@@ -38,12 +38,24 @@ def decode(text: str) -> Revision:
         raise Invalid((FieldError("record", f"cannot read the revision record: {error}"),)) from error
 
 
-def instances(revision: Revision, replicas: Iterable[int]) -> dict[int, Instance]:
-    """The instances of ``revision`` for these replicas."""
+def carried(record: str, name: InstanceName, image: str = "", digest: str = "") -> Instance:
+    """The instance ``name`` as the ``record`` that it carries describes it: what it was made from, or has gone over to. Raises Invalid."""
+    revision = decode(record)
+    return Instance(name, revision.version, revision.instance_hash, revision.pkg, record, image, digest)
+
+
+def instances(revision: Revision, replicas: Iterable[int], image: str = "", digest: str = "") -> dict[int, Instance]:
+    """The instances of ``revision`` for these replicas; ``image`` and ``digest``: the very bytes, where they are known."""
     record = encode(revision)
     return {
         replica: Instance(
-            InstanceName(revision.app, revision.revision, replica), revision.version, revision.instance_hash, revision.pkg, record
+            InstanceName(revision.app, revision.revision, replica),
+            revision.version,
+            revision.instance_hash,
+            revision.pkg,
+            record,
+            image,
+            digest,
         )
         for replica in replicas
     }

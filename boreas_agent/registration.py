@@ -13,25 +13,22 @@ import contextlib
 import ipaddress
 import json
 import logging
-import os
 import random
-import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from boreas_agent import __version__
-from boreas_agent.aside import Aside
 from boreas_agent.clock import Clock
 from boreas_agent.model import Event
 from boreas_agent.notices import Notices
+from boreas_agent.outward import Names, quoted, why
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -42,12 +39,8 @@ PATH = "/api/v1/agents"
 ANSWER_SECONDS = 10.0
 MOST_RETRY_SECONDS = 60.0
 MOST_ANSWER_BYTES = 16 * 1024
-MOST_WORDS = 200
-"""Characters of somebody else's words that are repeated in a message of ours."""
 LOST_AFTER = 3
 """So many tries in a row must fail before a node that was registered counts as lost: a controller may be restarted."""
-
-Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +98,7 @@ class Registrar:
             async with session.post(self._who.url + PATH, json=told, allow_redirects=False) as answer:
                 _check(answer.status, await _bounded(answer.content), answer.headers.get("Location", ""))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _Failed(_why(error, self._timeout)) from error
+            raise _Failed(why(error, self._timeout)) from error
 
     async def _succeeded(self) -> None:
         state = self.registration
@@ -155,7 +148,7 @@ def without_credentials(url: str) -> str:
 @asynccontextmanager
 async def _session(timeout: float) -> AsyncIterator[aiohttp.ClientSession]:
     """No cookies, no proxy from the environment, no connection kept, nothing unpacked: every try stands for itself."""
-    connector = aiohttp.TCPConnector(resolver=_Names(timeout), use_dns_cache=False, force_close=True, limit=1)
+    connector = aiohttp.TCPConnector(resolver=Names(timeout), use_dns_cache=False, force_close=True, limit=1)
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout),
@@ -164,30 +157,6 @@ async def _session(timeout: float) -> AsyncIterator[aiohttp.ClientSession]:
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"boreas-agent/{__version__}"},
     ) as session:
         yield session
-
-
-class _Names(AbstractResolver):
-    """Names to addresses, aside: a name server that is away holds a thread for half a minute."""
-
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._aside = Aside("resolver")
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        def look_up() -> Sequence[Address]:
-            return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-
-        try:
-            found = await self._aside.run(look_up, self._timeout / 2)
-        except TimeoutError as error:
-            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers") from error
-        return [
-            ResolveResult(hostname=host, host=str(address[0]), port=int(address[1]), family=kind, proto=proto, flags=socket.AI_NUMERICHOST)
-            for kind, _, proto, _, address in found
-        ]
-
-    async def close(self) -> None:
-        """Nothing to let go of."""
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes:
@@ -216,7 +185,7 @@ def _check(status: int, body: bytes, location: str) -> None:
 def _elsewhere(location: str) -> str:
     """Where a redirect leads, without what may be secret in it."""
     try:
-        return f", go to {_quoted(without_credentials(urlsplit(location)._replace(query='', fragment='').geturl()))}" if location else ""
+        return f", go to {quoted(without_credentials(urlsplit(location)._replace(query='', fragment='').geturl()))}" if location else ""
     except ValueError:
         return ""
 
@@ -230,32 +199,4 @@ def _message(body: bytes) -> tuple[bool, str] | None:
     if not isinstance(answer, dict):
         return None
     words = next((answer[key] for key in ("message", "error", "detail") if isinstance(answer.get(key), str)), "")
-    return answer.get("success") is False, f": {_quoted(words)}" if words else ""
-
-
-def _quoted(words: str) -> str:
-    """Somebody else's words, on one line and not too many of them."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-    return plain if len(plain) <= MOST_WORDS else f"{plain[:MOST_WORDS]}…"
-
-
-def _why(error: Exception, timeout: float) -> str:
-    match error:
-        case TimeoutError():
-            return f"no answer within {timeout:g} s"
-        case aiohttp.ClientConnectorDNSError() | socket.gaierror():
-            return "its name cannot be resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            return f"its certificate is not trusted ({_quoted(str(error.certificate_error))})"
-        case aiohttp.ClientSSLError():
-            return f"TLS failed ({_quoted(str(error.os_error))})"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
-            return f"it does not speak HTTP as it should ({_quoted(str(error))})"
-        case OSError() if error.errno:
-            return os.strerror(error.errno).lower()
-        case OSError():
-            return _quoted(str(error))
-        case _:
-            return type(error).__name__
+    return answer.get("success") is False, f": {quoted(words)}" if words else ""

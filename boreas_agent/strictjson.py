@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import NoReturn
+import re
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
+T = TypeVar("T")
+_SPACE = re.compile(r"\s*")
 MAX_DEPTH = 32
 """Nothing in an app's spec is nested deeper than about six levels."""
 MAX_KEYS = 2048
@@ -23,14 +27,38 @@ class _Refused(ValueError):
 
 def loads(body: bytes) -> object:
     """Parse ``body``; raises ValueError with a sentence for anything that is not plain, unambiguous JSON."""
+    return _parsed(_text(body), _DECODER.decode)
+
+
+def documents(body: bytes) -> list[object]:
+    """Every value of ``body``, where several follow each other (JSON lines, for one); raises ValueError as :func:`loads`."""
+    return _parsed(_text(body), _each)
+
+
+def _each(text: str) -> list[object]:
+    found: list[object] = []
+    position = len(text) - len(text.lstrip())
+    while position < len(text):
+        value, end = _DECODER.raw_decode(text, position)
+        found.append(value)
+        space = _SPACE.match(text, end)
+        position = space.end() if space else end
+    return found
+
+
+def _text(body: bytes) -> str:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"the body is not UTF-8 (byte {error.start})") from None
     if not text.strip():
         raise ValueError("the body is empty; it must be JSON")
+    return text
+
+
+def _parsed(text: str, parse: Callable[[str], T]) -> T:
     try:
-        value: object = _DECODER.decode(text)
+        value = parse(text)
     except _Refused:
         raise
     except json.JSONDecodeError as error:

@@ -65,6 +65,21 @@ class WorkQueue:
         """Nobody works on it, and nobody is about to."""
         return name not in self._processing and name not in self._dirty
 
+    @property
+    def waiting(self) -> int:
+        """Names that nobody works on yet."""
+        return len(self._ready)
+
+    @property
+    def processing(self) -> int:
+        """Names that are worked on."""
+        return len(self._processing)
+
+    @property
+    def delayed(self) -> int:
+        """Names that come later."""
+        return len(self._delayed)
+
     def close(self) -> None:
         """Forget all timers."""
         for timer in self._delayed.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 from aiohttp import hdrs, web
@@ -17,19 +18,25 @@ from pydantic import AfterValidator, Field, ValidationError
 from boreas_agent import strictjson
 from boreas_agent.api.problems import answer, problem
 from boreas_agent.errors import FieldError, Invalid, NotFound
-from boreas_agent.fields import Model, Plain, Seconds
+from boreas_agent.model import STREAMS, OutputQuery
 from boreas_agent.spec import APP_PATTERN, faults_of
+from boreas_agent.spec.fields import Model, Plain, Seconds
 
 MAX_BODY = 1024 * 1024
 BODY_SECONDS = 30.0
 MAX_WAIT_SECONDS = 3600.0
+MAX_TAIL = 100_000
 _APP = re.compile(APP_PATTERN)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _positive(seconds: float) -> float:
     if seconds <= 0:
         raise ValueError("must be greater than 0")
     return seconds
+
+
+Reason = Annotated[Plain, Field(max_length=500)]
 
 
 class NoOptions(Model):
@@ -39,14 +46,20 @@ class NoOptions(Model):
 class DrainRequest(Model):
     """The body of a drain: why, for people."""
 
-    reason: Annotated[Plain, Field(max_length=500)] = ""
+    reason: Reason | None = None
 
 
 class HoldRequest(Model):
     """The body of a hold: why, and after how many seconds it ends by itself (never, where not given)."""
 
-    reason: Annotated[Plain, Field(max_length=500)] = ""
+    reason: Reason | None = None
     seconds: Annotated[Seconds, AfterValidator(_positive)] | None = None
+
+
+class RollbackRequest(Model):
+    """The body of a rollback: the revision to go back to; the newest older one that was healthy, where not given."""
+
+    to: Annotated[int, Field(ge=1, lt=2**62)] | None = None
 
 
 Body = TypeVar("Body", bound=Model)
@@ -113,6 +126,44 @@ def app_name(request: web.Request) -> str:
     return name
 
 
+def output_query(request: web.Request) -> OutputQuery:
+    """Which lines of an app's output the query asks for. Raises Invalid with every fault."""
+    query, faults = request.query, []
+    replica = query.get("replica")
+    if replica is not None and not re.fullmatch(r"[0-9]{1,6}", replica):
+        faults.append(FieldError("replica", "must be the number of a replica, from 0 on"))
+    tail = query.get("tail")
+    if tail is not None and not re.fullmatch(r"[0-9]{1,18}|all", tail):
+        faults.append(FieldError("tail", "must be a number of lines, or all"))
+    stream = query.get("stream")
+    if stream not in (None, "", "all", *STREAMS):
+        faults.append(FieldError("stream", "must be stdout or stderr; leave it out for both"))
+    since = query.get("since")
+    try:
+        after = None if since is None else _moment(since)
+    except (ValueError, OverflowError):
+        faults.append(FieldError("since", "must be a time such as 2024-01-01T00:00:00Z, or a number of seconds from now back"))
+    if faults:
+        raise Invalid(tuple(faults))
+    return OutputQuery(
+        tail=None if tail in (None, "all") else min(int(tail), MAX_TAIL),
+        since=after,
+        stream=next((known for known in STREAMS if known == stream), None),
+        replica=None if replica is None else int(replica),
+        follow=flag(request, "follow"),
+    )
+
+
+def _moment(text: str) -> datetime:
+    """In UTC; nothing was written before 1970."""
+    if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,9})?", text):
+        return max(datetime.now(UTC) - timedelta(seconds=float(text)), _EPOCH)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone is anybody's guess")
+    return max(moment.astimezone(UTC), _EPOCH)
+
+
 def wait_seconds(request: web.Request) -> float | None:
     """``?wait=SECONDS``, at most an hour; None where not given. Raises Invalid."""
     if not request.rel_url.raw_query_string or (text := request.query.get("wait")) is None:
@@ -123,11 +174,19 @@ def wait_seconds(request: web.Request) -> float | None:
     return min(seconds, MAX_WAIT_SECONDS)
 
 
-def whole_number(request: web.Request, name: str, default: int | None, most: int) -> int | None:
-    """A positive whole number of the query; ``default`` where not given, ``most`` where it is more. Raises Invalid."""
+def whole_number(request: web.Request, name: str, default: int | None, most: int, least: int = 1) -> int | None:
+    """A whole number of the query; ``default`` where not given, ``most`` where it is more. Raises Invalid."""
     text = request.query.get(name)
     if text is None:
         return default
-    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
-        raise Invalid((FieldError(name, "must be a whole number of 1 or more"),))
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < least:
+        raise Invalid((FieldError(name, f"must be a whole number of {least} or more"),))
     return min(int(text), most)
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """``1`` or ``true``, ``0`` or ``false`` in the query; no where not given. Raises Invalid."""
+    text = request.query.get(name, "0").lower()
+    if text not in {"1", "true", "0", "false"}:
+        raise Invalid((FieldError(name, "must be 1 or 0"),))
+    return text in {"1", "true"}

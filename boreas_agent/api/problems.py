@@ -60,9 +60,15 @@ def answer(request: web.BaseRequest, error: Exception) -> web.Response:
 
 
 def _summary(fields: Sequence[FieldError]) -> str:
-    first = fields[0]
-    said = f"{first.field[:300]} {first.message}" if first.field else first.message
+    said = _sentence(fields[0])
     return said if len(fields) == 1 else f"{said} (and {len(fields) - 1} more)"
+
+
+def _sentence(fault: FieldError) -> str:
+    subject = fault.field[:300] or "the body"
+    if fault.message.startswith(("must ", "is ")):
+        return f"{subject} {fault.message}"
+    return f"{subject}: {fault.message}" if fault.field else fault.message
 
 
 def _http(request: web.BaseRequest, error: web.HTTPException) -> web.Response:

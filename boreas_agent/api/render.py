@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
 
+from boreas_agent import rollout
 from boreas_agent.clock import timestamp
-from boreas_agent.model import Drained, Head, Hold, Status
+from boreas_agent.model import (
+    Action,
+    Check,
+    Deployment,
+    Drained,
+    Head,
+    Hold,
+    OutputLine,
+    PostStart,
+    Prepare,
+    PreStart,
+    Reload,
+    Start,
+    Status,
+    Stop,
+)
 from boreas_agent.node import NodeFacts
 from boreas_agent.registration import Registration
-from boreas_agent.store.values import Receipt
+from boreas_agent.spec import BinaryPkg, DockerPkg, Hook, ScriptPkg
+from boreas_agent.store.values import Preview, Receipt
+from boreas_agent.usage import Usage
 
 HEALTHY = 80
 """The platform's controller counts a level of 80 or more as a successful deployment."""
@@ -22,10 +41,11 @@ HEALTHY = 80
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What status says besides the apps; ``operator`` None: the node does not register itself."""
+    """What status says besides the apps; ``operator`` None: the node does not register itself. ``usage``: by app, as last sampled."""
 
     node: NodeFacts
     operator: Registration | None
+    usage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -54,6 +74,13 @@ def receipt(of: Receipt) -> dict[str, Any]:
     }
 
 
+def output(lines: Iterable[OutputLine], timestamps: bool) -> bytes:
+    """Lines as they were written, with their times before them where ``timestamps`` says so."""
+    if timestamps:
+        return b"".join(timestamp(line.at).encode() + b" " + line.text + b"\n" for line in lines)
+    return b"".join(line.text + b"\n" for line in lines)
+
+
 def drained(of: Drained | None) -> dict[str, Any] | None:
     """Who drained the node, why and when; null where nobody did."""
     return None if of is None else {"by": of.by, "reason": of.reason, "since": timestamp(of.at)}
@@ -77,9 +104,9 @@ def outcome(of: Receipt, head: Head | None) -> dict[str, Any]:
     return {"healthy": _healthy(head), "status": head.health.status}
 
 
-def app_status(head: Head) -> dict[str, Any]:
+def app_status(head: Head, around: Surroundings | None = None) -> dict[str, Any]:
     """The status object of one app."""
-    revision = head.revision
+    revision, used = head.revision, None if around is None else around.usage.get(head.app)
     return {
         "app": revision.app,
         "version": revision.version,
@@ -91,8 +118,57 @@ def app_status(head: Head) -> dict[str, Any]:
         "type": revision.pkg.type,
         "kind": revision.kind,
         "restarts": sum(attempts.restarts for attempts in head.attempts.values()),
+        "usage": None if used is None else _usage(used),
         "held": None if head.hold is None else _held(head.hold),
+        "running_revision": head.running.revision,
+        "running_version": head.running.version,
+        "blocked": None if head.fallback is None else _blocked(head),
+        "deployment": None if head.deployment is None else _deployment(head, head.deployment),
+        **({"image": _image(head)} if isinstance(head.running.pkg, DockerPkg) else {}),
     }
+
+
+def _usage(of: Usage) -> dict[str, Any]:
+    """Of all its replicas: bytes, processor seconds since they started, and per cent of one processor since the sample before."""
+    return {
+        "memory_bytes": of.memory_bytes,
+        "cpu_seconds": of.cpu_seconds,
+        "cpu_percent": of.cpu_percent,
+        "sampled_at": timestamp(of.at),
+    }
+
+
+def _image(head: Head) -> dict[str, Any]:
+    """What is to run, as it was asked for, and the very bytes that it is: their id on this node, and where they can be fetched again."""
+    pkg, ran = head.running.pkg, head.ran
+    return {"reference": getattr(pkg, "image", ""), "id": ran.image or None, "digest": ran.digest or None}
+
+
+def _blocked(head: Head) -> dict[str, Any]:
+    return {
+        "revision": head.revision.revision,
+        "version": head.revision.version,
+        "reason": head.deployment.reason if head.deployment else "",
+    }
+
+
+def _deployment(head: Head, deployment: Deployment) -> dict[str, Any]:
+    """The current or last deployment; ``rollback_to`` is the revision that would come back if it failed now."""
+    good = rollout.target(head)
+    return {
+        "kind": deployment.kind,
+        "phase": deployment.stage,
+        "outcome": deployment.outcome,
+        "started_at": timestamp(deployment.started_at),
+        "finished_at": None if deployment.finished_at is None else timestamp(deployment.finished_at),
+        "reason": deployment.reason,
+        "rollback_to": None if good is None or deployment.outcome is not None else good.revision.revision,
+    }
+
+
+def node_level(heads: Mapping[str, Head]) -> int:
+    """That of the worst app that anybody wants to be up, 100 where there is none."""
+    return min((head.health.level for head in heads.values() if _counts(head)), default=100)
 
 
 def node_status(heads: Mapping[str, Head], around: Surroundings | None = None) -> dict[str, Any]:
@@ -101,8 +177,8 @@ def node_status(heads: Mapping[str, Head], around: Surroundings | None = None) -
     levels = [head.health.level for head in apps if _counts(head)]
     healthy = sum(level >= HEALTHY for level in levels)
     return {
-        "apps": [app_status(head) for head in apps],
-        "healthy": {"level": min(levels, default=100), "msg": f"{healthy} of {len(levels)} apps healthy"},
+        "apps": [app_status(head, around) for head in apps],
+        "healthy": {"level": node_level(heads), "msg": f"{healthy} of {len(levels)} apps healthy"},
         **({} if around is None else {"node": _node(around.node), "operator": _operator(around.operator)}),
     }
 
@@ -154,6 +230,61 @@ def revisions(app: str, rows: Iterable[dict[str, Any]], limit: int) -> dict[str,
     """One page of an app's revisions; ``next`` is the ``before`` of the page that follows, null on the last one."""
     page = list(rows)
     return {"app": app, "revisions": page, "next": page[-1]["revision"] if len(page) == limit else None}
+
+
+def deployments(app: str, rows: Iterable[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """One page of an app's deployments; ``next`` is the ``before`` of the page that follows, null on the last one."""
+    page = list(rows)
+    return {"app": app, "deployments": page, "next": page[-1]["id"] if len(page) == limit else None}
+
+
+def events(rows: Iterable[dict[str, Any]], after: int | None) -> dict[str, Any]:
+    """One page of events; ``next`` is the ``after`` of what follows, now or later."""
+    page = list(rows)
+    return {"events": page, "next": page[-1]["id"] if page else after}
+
+
+def preview(of: Preview) -> dict[str, Any]:
+    """What an apply would be answered, and the actions that would follow, in order."""
+    return receipt(of.receipt) | {"actions": [shown for action in of.actions for shown in _actions(action)]}
+
+
+def _actions(action: Action) -> Iterator[dict[str, Any]]:
+    if isinstance(action, Stop) and action.pre_stop is not None:
+        yield _named("pre_stop", action) | _hook(action.pre_stop) | {"cause": action.cause}
+    yield _action(action)
+
+
+_HOOKS = {PreStart: "pre_start", PostStart: "post_start"}
+
+
+def _named(what: str, action: Action) -> dict[str, Any]:
+    name = action.want.name if isinstance(action, Prepare | PreStart | Check | Start) else action.seen.name
+    return {"action": what, "instance": str(name), "revision": name.revision, "replica": name.replica}
+
+
+def _hook(hook: Hook) -> dict[str, Any]:
+    return {"command": list(hook.exec.command), "timeout_seconds": hook.timeout_seconds}
+
+
+def _action(action: Action) -> dict[str, Any]:
+    shown = _named(_HOOKS.get(type(action), type(action).__name__.lower()), action)
+    match action:
+        case PreStart(_, hook) | PostStart(_, hook):
+            shown |= _hook(hook)
+        case Prepare(want) if isinstance(want.pkg, DockerPkg):
+            shown["image"] = want.image or want.pkg.image
+        case Prepare(want) if isinstance(want.pkg, BinaryPkg | ScriptPkg):
+            shown["artifacts"] = [one.shown for one in want.pkg.artifacts]
+        case Reload(_, want, signals):
+            shown |= {"files": [file.path for file in want.pkg.files if file.reloads], "signals": list(signals)}
+        case Stop(_, signal, grace_seconds):
+            shown |= {"signal": signal, "grace_seconds": grace_seconds}
+        case _:
+            pass
+    if isinstance(action, Prepare) and action.want.pkg.files:
+        shown["files"] = [file.path for file in action.want.pkg.files]
+    return shown | {"cause": action.cause}
 
 
 def _counts(head: Head) -> bool:

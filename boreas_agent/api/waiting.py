@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from boreas_agent import rollout
 from boreas_agent.api.render import HEALTHY
 from boreas_agent.model import Head, Status
 
@@ -24,8 +25,14 @@ def settled(head: Head | None, revision: int) -> bool:
     """Nothing more is going to happen to ``revision`` by itself: it converged, failed, was superseded or removed."""
     if head is None or head.revision.revision != revision:
         return True
+    deployment = head.deployment
+    ended = deployment is None or deployment.outcome is not None
     match head.health.status:
-        case Status.FAILED | Status.COMPLETED | Status.STOPPED:
+        case Status.FAILED:
+            return ended or rollout.target(head) is None  # else the revision before it is coming back
+        case Status.DEGRADED if head.fallback is not None:
+            return ended
+        case Status.COMPLETED | Status.STOPPED:
             return True
         case Status.RUNNING:
             return head.health.level >= HEALTHY

@@ -1,4 +1,4 @@
-"""``restart``, ``remove``, ``hold``, ``release``: one request each, then following what it causes."""
+"""``restart``, ``rollback``, ``remove``, ``hold``, ``release``: one request each, then following what it causes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def restart_app(agent: Agent, app: str, timeout: float | None) -> int:
     """Unless ``timeout`` is None, 1 where the app is not healthy again after that many seconds."""
     receipt = agent.change(app, "restart", {})
     print_line(f"{app}: {receipt.get('message', 'restart recorded')}")
+    return 0 if timeout is None or follow(agent, {app: healthy(int(receipt["revision"]))}, timeout) else 1
+
+
+def roll_back(agent: Agent, app: str, to: int | None, timeout: float | None) -> int:
+    """Unless ``timeout`` is None, 1 where the app is not healthy after that many seconds."""
+    receipt = agent.change(app, "rollback", {} if to is None else {"to": to})
+    print_line(f"{app}: version {receipt['version']}: {receipt.get('message', 'rollback recorded')}")
     return 0 if timeout is None or follow(agent, {app: healthy(int(receipt["revision"]))}, timeout) else 1
 
 

@@ -6,6 +6,8 @@ import http.client
 import json
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -13,6 +15,9 @@ from urllib.parse import quote, urlsplit
 from boreas_agent import __version__
 from boreas_agent.cli.tls import TlsFiles, why
 from boreas_agent.errors import BoreasError
+
+SECONDS = 30.0
+"""How long an answer may take."""
 
 
 class CommandFailed(BoreasError):
@@ -65,21 +70,48 @@ class Agent:
         return self.call("GET", f"/v1/status/{quote(app, safe='')}")
 
     def change(self, app: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        """``restart``, ``hold`` or ``release`` an app. Raises Refused, Unreachable."""
+        """``restart``, ``rollback``, ``hold`` or ``release`` an app. Raises Refused, Unreachable."""
         return self.call("POST", f"/v1/apps/{quote(app, safe='')}/{verb}", body)
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """The JSON object that the agent answers with. Raises Refused, Unreachable."""
-        headers = {"Accept": "application/json", "User-Agent": f"boreas-agent/{__version__}"}
+        headers = {"Accept": "application/json"}
         if method != "GET":
             headers["Content-Type"] = "application/json"
+        with self._answer(method, path, None if body is None else json.dumps(body, allow_nan=False).encode(), headers) as answer:
+            return self._understood(answer.status, answer.read())
+
+    def lines(self, path: str, headers: dict[str, str], silence: float | None = SECONDS) -> Iterator[bytes]:
+        """The lines of an answer as they come, without their ends. Raises Refused, Unreachable: also where it breaks off in the middle.
+
+        ``silence``: seconds after which an answer in which nothing comes counts as broken off; None: it may be silent for ever.
+        """
+        with self._answer("GET", path, None, headers, silence) as answer:
+            if answer.status != http.client.OK:
+                self._understood(answer.status, answer.read())
+            rest = b""
+            while piece := answer.read1(65536):  # readline would take a connection that breaks off for the end
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from lines
+            if rest:
+                yield rest
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], silence: float | None = SECONDS
+    ) -> Iterator[http.client.HTTPResponse]:
+        headers["User-Agent"] = f"boreas-agent/{__version__}"
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         connection = self._connection()
         try:
-            connection.request(method, self.prefix + path, None if body is None else json.dumps(body, allow_nan=False).encode(), headers)
+            connection.request(method, self.prefix + path, body, headers)
+            connected = connection.sock  # which an answer that ends with its connection takes over
             answer = connection.getresponse()
-            return self._understood(answer.status, answer.read())
+            connected.settimeout(silence)
+            if silence is None:
+                _notice_death(connected)
+            yield answer
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
                 raise CommandFailed(f"cannot talk to the agent at {self.url}: {why(error, self.host)}") from None
@@ -91,8 +123,8 @@ class Agent:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.tls is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=30)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=30, context=self.tls)
+            return http.client.HTTPConnection(self.host, self.port, timeout=SECONDS)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=SECONDS, context=self.tls)
 
     def _understood(self, status: int, body: bytes) -> dict[str, Any]:
         try:
@@ -106,12 +138,19 @@ class Agent:
         return data
 
 
+def _notice_death(connected: socket.socket) -> None:
+    """A machine that lost its power says nothing, too: the kernel asks it every half a minute."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def _why(error: Exception) -> str:
     match error:
         case ConnectionRefusedError():
             return "connection refused"
         case TimeoutError():
-            return "no answer within 30 s"
+            return f"no answer within {SECONDS:g} s"
         case socket.gaierror():
             return "its name cannot be resolved"
         case OSError() if error.strerror:

@@ -84,14 +84,15 @@ def _documents(label: str, content: bytes) -> list[Document]:
 
 
 def _parsed(content: bytes) -> list[object]:
-    """JSON is read as JSON (not all of it is YAML: tabs, for one), everything else as YAML. A JSON array holds several documents."""
+    """JSON is read as JSON (not all of it is YAML: tabs, for one), everything else as YAML.
+    An array holds several documents, and several objects may follow each other."""
     if not content.lstrip().startswith((b"{", b"[")):
         return list(strictyaml.documents(content))
     try:
-        data = strictjson.loads(content)
+        found = strictjson.documents(content)
     except ValueError as not_json:
         try:
             return list(strictyaml.documents(content))  # '{app: web}' is YAML too
         except ValueError:
             raise not_json from None
-    return data if isinstance(data, list) else [data]
+    return [inner for data in found for inner in (data if isinstance(data, list) else [data])]

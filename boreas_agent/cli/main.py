@@ -148,6 +148,19 @@ def apply(files: tuple[str, ...], more: tuple[str, ...], wait: bool, timeout: fl
 
 
 @cli.command()
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="YAML or JSON, several documents a file; a folder; - is stdin.")
+@click.argument("more", nargs=-1, metavar="[FILE]...")
+@where_options
+def plan(files: tuple[str, ...], more: tuple[str, ...], url: str | None, token: str | None) -> int:
+    """Show what apply would change; changes nothing."""
+    from boreas_agent.cli.plan import plan_files
+
+    if not files + more:
+        raise click.UsageError("name at least one file: boreas-agent plan -f FILE")
+    return plan_files(_agent(url, token), files + more)
+
+
+@cli.command()
 @click.argument("app", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Keep showing it as it changes, until Ctrl-C.")
 @output_option
@@ -157,6 +170,44 @@ def status(app: str | None, watch: bool, output: str, url: str | None, token: st
     from boreas_agent.cli.status import show, watch_forever
 
     return (watch_forever if watch else show)(_agent(url, token), app, output == "json")
+
+
+@cli.command()
+@click.argument("app")
+@click.option("--revisions", is_flag=True, help="What was asked for, instead of what came of it.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, metavar="N", help="The newest so many.  [20]")
+@output_option
+@where_options
+def history(app: str, revisions: bool, limit: int, output: str, url: str | None, token: str | None) -> int:
+    """Show the deployments of an app, the newest first."""
+    from boreas_agent.cli.history import show_history
+
+    return show_history(_agent(url, token), app, "revisions" if revisions else "deployments", limit, output == "json")
+
+
+@cli.command()
+@click.argument("app", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what happens, until Ctrl-C.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, metavar="N", help="Begin with the newest so many.  [50]")
+@output_option
+@where_options
+def events(app: str | None, follow: bool, limit: int, output: str, url: str | None, token: str | None) -> int:
+    """Show what happened, to an app or to all of them, the newest last."""
+    from boreas_agent.cli.events import follow_events, show_events
+
+    return (follow_events if follow else show_events)(_agent(url, token), app, limit, output == "json")
+
+
+@cli.command()
+@click.argument("app")
+@click.option("--to", type=click.IntRange(1), metavar="REVISION", help="Where to go back to.  [the newest older one that was healthy]")
+@wait_options
+@where_options
+def rollback(app: str, to: int | None, wait: bool, timeout: float, url: str | None, token: str | None) -> int:
+    """Go back to an older revision of an app."""
+    from boreas_agent.cli.change import roll_back
+
+    return roll_back(_agent(url, token), app, to, timeout if wait else None)
 
 
 @cli.command()
@@ -226,6 +277,23 @@ def undrain(wait: bool, timeout: float, url: str | None, token: str | None) -> i
     from boreas_agent.cli.drain import undrain_node
 
     return undrain_node(_agent(url, token), timeout if wait else None)
+
+
+@cli.command()
+@click.argument("app")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--tail", metavar="N", help="The last so many lines.  [all]")
+@click.option("--since", metavar="TIME", help="From that time on (RFC 3339), or that many seconds back.")
+@click.option("--stream", type=click.Choice(("stdout", "stderr")), help="One of the two.  [both]")
+@click.option("--replica", type=click.IntRange(0), metavar="K", help="One replica.  [all]")
+@click.option("-t", "--timestamps", is_flag=True, help="Show when each line was written.")
+@where_options
+def logs(app: str, follow: bool, url: str | None, token: str | None, timestamps: bool, **query: object) -> int:
+    """Show what an app writes."""
+    from boreas_agent.cli.logs import show_logs
+
+    given = {name: str(value) for name, value in query.items() if value is not None}
+    return show_logs(_agent(url, token), app, given, follow=follow, timestamps=timestamps)
 
 
 @cli.command()

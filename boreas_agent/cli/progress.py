@@ -44,7 +44,10 @@ def healthy(revision: int) -> Judge:
             return Verdict(True, line)
         if seen.get("held"):
             return Verdict(False, f"held, so nothing happens until it is released: {line}")
-        return Verdict(False if status in {"failed", "removing"} else None, line)
+        if seen.get("blocked") and (seen.get("deployment") or {}).get("outcome"):
+            return Verdict(False, line)
+        coming_back = status == "failed" and (seen.get("deployment") or {}).get("rollback_to") is not None
+        return Verdict(False if status in {"failed", "removing"} and not coming_back else None, line)
 
     return judge
 

@@ -8,9 +8,9 @@ import signal
 from collections.abc import Mapping
 from functools import partial
 
+from boreas_agent.configuration import load_settings
 from boreas_agent.errors import StartupError
 from boreas_agent.logs import logging_to
-from boreas_agent.settings import load_settings
 
 log = logging.getLogger(__name__)
 

@@ -50,7 +50,7 @@ def ask(query: str | None, work_dir: str | None, config: str | None, as_json: bo
 
 
 def _configured_work_dir(config: str | None) -> str:
-    from boreas_agent.settings import load_settings
+    from boreas_agent.configuration import load_settings
 
     return load_settings({"--config": config}, os.environ).agent.work_dir
 

@@ -46,11 +46,9 @@ class Blanks:
             return None
         layout, moved = self._layout, InstanceName(name.app, blank.revision, blank.replica)
         apps, app = layout.apps, layout.apps / name.app
-        moves = (
-            (apps / blank.app, app),
-            (layout.release(moved), layout.release(name)),
-            (layout.folder(moved), layout.folder(name)),
-        )
+        moves = [(apps / blank.app, app)]
+        if name.revision != blank.revision:
+            moves += [(layout.release(moved), layout.release(name)), (layout.folder(moved), layout.folder(name))]
         return {
             "moves": [(str(old), str(new)) for old, new in moves],
             "sync": [str(layout.folder(name).parent), str(app), str(apps)],
@@ -66,7 +64,7 @@ class Blanks:
             self._ready = await self._in_thread(self._make_one)
 
     def _make_one(self) -> InstanceName:
-        blank = InstanceName(f"{_PREFIX}{uuid.uuid4().hex}", 0, 0)
+        blank = InstanceName(f"{_PREFIX}{uuid.uuid4().hex}", 1, 0)  # most likely the app's first revision
         logs = [self._layout.log(blank, stream) for stream in ("stdout", "stderr")]
         for folder in (self._layout.release(blank), logs[0].parent, self._layout.folder(blank).parent):
             folder.mkdir(parents=True)

@@ -6,8 +6,10 @@ hierarchy that has none, but does have ``cgroup.kill``. Nothing is limited here,
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 from boreas_agent.drivers import procfs
 
 _SLICE = "boreas.slice"
+_TRIES, _MOMENT = 25, 0.002
 _V1_PREFERENCE = ("freezer", "pids", "name=systemd")
 
 
@@ -97,11 +100,23 @@ def sweep(parent: Path) -> None:
                 entry.rmdir()
 
 
+def _rmdir(folder: Path) -> None:
+    """A group whose last process has just died is in use for another moment."""
+    for _ in range(_TRIES):
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or members(folder):
+                return
+            time.sleep(_MOMENT)
+        else:
+            return
+
+
 def remove(path: Path) -> None:
     """Delete the group and, once the last of the node is gone, the groups above it. A group in use stays."""
     for folder, _, _ in os.walk(path, topdown=False):
-        with suppress(OSError):
-            Path(folder).rmdir()
+        _rmdir(Path(folder))
     for above in path.parents:
         with suppress(OSError):
             above.rmdir()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 import os
 import socket
@@ -22,6 +21,7 @@ from typing import Any
 from boreas_agent.drivers.keeper_client import InThread
 from boreas_agent.drivers.runs import name_of
 from boreas_agent.errors import Unavailable
+from boreas_agent.lines import Lines
 from boreas_agent.model import Executed
 
 _PROGRAM = Path(__file__).parent.parent / "runner" / "__main__.py"
@@ -31,35 +31,23 @@ _START_AGAIN_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-class _Line(asyncio.Protocol):
+class _Line(Lines):
     """The connection to one runner."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
-        self.transport: asyncio.Transport | None = None
-        self._buffer = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            answer = json.loads(line)
-            asked = self.asked.pop(answer["id"], None)
-            if asked is not None and not asked.done():
-                asked.set_result(answer)
+    def heard(self, said: Mapping[str, Any]) -> None:
+        asked = self.asked.pop(said["id"], None)
+        if asked is not None and not asked.done():
+            asked.set_result(said)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
+        super().connection_lost(exc)
         for asked in self.asked.values():
             asked.cancel()
         self.asked.clear()
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        if self.transport is not None:
-            self.transport.write(json.dumps(message).encode() + b"\n")
 
 
 class Commands:

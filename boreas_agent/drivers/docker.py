@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from boreas_agent.clock import Clock
+from boreas_agent.drivers import docker_output
 from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.drivers.docker_api import DockerApi, Refused
+from boreas_agent.drivers.docker_auth import Auth
 from boreas_agent.drivers.docker_engine import EngineLink
 from boreas_agent.drivers.docker_exec import Commands
+from boreas_agent.drivers.docker_files import Became, Files
+from boreas_agent.drivers.docker_hooks import Hooks
 from boreas_agent.drivers.docker_images import Images
+from boreas_agent.drivers.docker_networks import Networks
 from boreas_agent.drivers.docker_own import own_container, stays_away
-from boreas_agent.drivers.docker_ports import taken_port
+from boreas_agent.drivers.docker_shelf import Shelf
 from boreas_agent.drivers.docker_sight import Sight
-from boreas_agent.drivers.docker_spec import AGENT, APP, Node, container_name, create_body, image_reference, read_card
+from boreas_agent.drivers.docker_spec import AGENT, APP, Node, container_name, hook_body, hook_name
+from boreas_agent.drivers.docker_starting import Starting, networks_of, remove, unpause
 from boreas_agent.drivers.docker_state import KIND
 from boreas_agent.drivers.docker_streams import Streams
-from boreas_agent.errors import Terminal, Transient, Unavailable
-from boreas_agent.model import Executed, Exit, Instance, Observed
-from boreas_agent.spec import DockerPkg
+from boreas_agent.errors import Invalid, Terminal, Transient, Unavailable
+from boreas_agent.model import Executed, Exit, Instance, Observed, OutputLine, OutputQuery
+from boreas_agent.records import decode
 
 log = logging.getLogger(__name__)
 
 _AFTER_SIGKILL = 15.0  # seconds the kernel and the engine get to end what cannot refuse
-_NAME_TRIES = 3
-_RECONNECT_FIRST, _RECONNECT_MOST = 0.05, 1.0
+_KILLED, _DIES_WITH_IT = 137, 1.0
+"""A command that was killed was so because its container ends, if the engine says within so many seconds that it has."""
+_RECONNECT_FIRST, _RECONNECT_MOST = 0.05, 2.0
 _ACTIONS = ("create", "start", "die", "stop", "kill", "oom", "pause", "unpause", "rename", "destroy", "health_status")
-_NEEDS_BOUND = "json-file"
-"""The engine's usual log driver keeps everything for ever; any other that an operator chose is left alone."""
 
 
 class DockerDriver:
@@ -54,20 +61,31 @@ class DockerDriver:
         enabled: bool = True,
         registry: str = "",
         network_mode: str = "bridge",
+        auth_file: str = "",
+        work_dir: Path = Path("/var/lib/boreas-agent"),
         timeout: float = 15.0,
-        stall: float = 60.0,
+        stall: float = 120.0,
     ) -> None:
-        """``timeout``: seconds a short call may take; ``stall``: seconds a pull may go without progress."""
-        self._node = Node(identity, registry, network_mode)
+        """``timeout``: seconds a short call may take; ``stall``: seconds a pull may go without progress.
+
+        Files of apps are written below ``work_dir``.
+        """
+        self._node = Node(identity, network_mode)
         self._clock = clock
         self._enabled = enabled
         self._api = DockerApi(socket_path, timeout=timeout)
         self._streams = Streams(self._api, stall=stall)
-        self._commands = Commands(self._streams)
-        self._images = Images(self._api, self._streams, clock)
+        self._commands = Commands(self._streams, identity)
+        self._hooks = Hooks(self._api, self._streams, identity, partial(remove, self._api))
+        self._images = Images(self._api, self._streams, clock, Auth(auth_file), registry)
         self._own = ""
-        self._sight = Sight(self._api, identity, clock)
-        self._log_driver: str | None = None
+        self._files = Files(work_dir)
+        self._sight = Sight(self._api, identity, clock, self._files)
+        self._networks = Networks(self._api, identity)
+        self._starting = Starting(self._api, self._sight, self._images, self._networks, files=self._files, node=self._node)
+        self.shelf = Shelf(self._api, self._images, enabled=enabled)
+        """Its images, as far as they concern all apps."""
+        self.epoch = 0
         self.link = EngineLink(self._api, enabled=enabled)
         """How the engine itself is."""
 
@@ -76,10 +94,12 @@ class DockerDriver:
         self._own = self._sight.own = await asyncio.to_thread(own_container)
         if self._enabled:
             await self._streams.open()
+            await self._commands.end_strays()
 
     async def close(self) -> None:
         """Give up pulls, end streams; containers go on."""
         await self._images.close()
+        await self._hooks.close()
         await self._streams.close()
         self._api.forget()
 
@@ -97,19 +117,44 @@ class DockerDriver:
     async def observe_all(self) -> Mapping[str, Sequence[Observed] | None]:
         """The same for all apps; no container delays the look at another."""
         self._check_enabled()
-        return await self._sight.all()
+        seen = await self._sight.all()
+        self._hooks.sweep(self._sight.hooks)
+        return seen
+
+    async def output(self, app: str, query: OutputQuery) -> AsyncGenerator[Sequence[OutputLine], None]:
+        """From the engine's own logs of the containers that there are. Raises Conflict where their log driver cannot be read."""
+        self._check_enabled()
+
+        async def found() -> Sequence[docker_output.Source]:
+            return docker_output.sources(await self._sight.listed(app))
+
+        async for batch in docker_output.Output(self._streams, app, query, found).lines():
+            yield batch
+
+    def pids(self) -> Mapping[str, Sequence[int]]:
+        """The main processes of the containers that run, as far as they can be seen from here."""
+        return self._sight.pids()
 
     # --- doing -----------------------------------------------------------------------------------
 
     async def prepared(self, want: Instance) -> bool:
-        """Whether the image is here."""
+        """Whether the image is here and need not be looked for, and the networks and files are."""
         self._check_enabled()
-        return await self._images.present(want.name.app, self._reference(want))
+        if not await self._files.made(want):
+            return False
+        missing = await self._networks.missing(want.name.app, networks_of(want.pkg))
+        return await self._images.ready(want) and all(network.create for network in missing)
 
     async def prepare(self, want: Instance) -> None:
-        """Pull the image where it is missing."""
-        if not await self.prepared(want):
-            await self._images.pull(want.name.app, self._reference(want))
+        """Make sure of the networks and files, and pull the image where it is missing or its spec wants it looked for."""
+        self._check_enabled()
+        await self._files.make(want)
+        await self._networks.ensure(want.name.app, networks_of(want.pkg))
+        await self._images.fetch(want)
+
+    def progress(self, app: str) -> str:
+        """How much of the image is here."""
+        return self._images.progress(app)
 
     async def start(self, want: Instance, after: int) -> None:
         """Create the container, or adopt the one that has its name and is right; then start it.
@@ -117,67 +162,7 @@ class DockerDriver:
         ``after`` says nothing here: the engine does not count starts.
         """
         self._check_enabled()
-        name = container_name(want.name, self._node.identity)
-        for _ in range(_NAME_TRIES):
-            found = await self._sight.inspect(want.name.app, name, f"start {want.name.app}")
-            if found is None:
-                ref = await self._create(want, name)
-            else:
-                ref = await self._adopt(want, found)
-            if ref is not None:
-                return await self._run(want, ref)
-        raise Transient(f"cannot start {want.name.app}: the container name {name} does not become free")
-
-    async def _create(self, want: Instance, name: str) -> str | None:
-        """The new container's id; None where the name was taken meanwhile."""
-        app, reference = want.name.app, self._reference(want)
-        body = create_body(
-            want,
-            _docker_pkg(want),
-            self._node,
-            bounded_log=await self._default_log_driver(app) == _NEEDS_BOUND,
-        )
-        try:
-            created = await self._api.change(app, f"create {app}", lambda client: client.create_container_from_config(body, name))
-        except Refused as error:
-            if error.status == 409:
-                return None
-            if error.status == 404:
-                self._images.doubt(reference)
-                raise Transient(f"cannot start {app}: image {reference} is not here any more") from error
-            raise (Terminal if error.status == 400 else Transient)(str(error)) from error
-        return str(created["Id"])
-
-    async def _adopt(self, want: Instance, found: Mapping[str, Any]) -> str | None:
-        """The id of the container that has the name, where it is ours and right; None where it was moved out of the way."""
-        app, ref = want.name.app, str(found["Id"])
-        card = read_card(found["Config"].get("Labels"), self._node.identity)
-        if card is None or ref == self._own:
-            holder = str(found["Name"]).lstrip("/")
-            raise Terminal(
-                f"cannot create {app}: the name {holder} is taken by a container that is not ours ({ref[:12]}); rename or remove it"
-            )
-        if card.name != want.name:
-            own = container_name(card.name, self._node.identity)
-            await self._api.change(app, f"give {card.name} its name back", lambda client: client.rename(ref, own))
-            return None
-        state = found["State"]["Status"]
-        if card.hash != want.hash or state in ("dead", "removing"):
-            await self._remove(app, ref)
-            return None
-        if state == "paused":
-            await self._unpause(app, ref)
-        return ref
-
-    async def _run(self, want: Instance, ref: str) -> None:
-        app = want.name.app
-        self._sight.doubt(app, ref)
-        try:
-            await self._api.change(app, f"start {app}", lambda client: client.start(ref))
-        except Refused as error:
-            ports = _docker_pkg(want).ports
-            taken = await self._api.read(app, f"start {app}", lambda client: taken_port(client, ports, ref)) if ports else None
-            raise Transient(f"cannot start {app}: {taken or error.explanation}") from error
+        await self._starting.start(want)
 
     async def stop(self, seen: Observed, signal: str, grace_seconds: float) -> Exit | None:
         """Signal, grace, SIGKILL. A paused container is unpaused once the signal waits for it."""
@@ -186,18 +171,18 @@ class DockerDriver:
         found = await self._sight.inspect(app, seen.ref, f"stop {seen.name}")
         if found is not None and found["State"]["Running"]:
             if grace_seconds > 0:
-                await self._kill(seen, signal)
+                await self._kill(seen, signal, f"stop {seen.name}")
                 if found["State"]["Paused"]:
-                    await self._unpause(app, seen.ref)
+                    await unpause(self._api, self._sight, app, seen.ref)
             if grace_seconds <= 0 or not await self._ended(seen, grace_seconds):
-                await self._kill(seen, "SIGKILL")
+                await self._kill(seen, "SIGKILL", f"stop {seen.name}")
                 if not await self._ended(seen, _AFTER_SIGKILL):
                     raise Transient(f"cannot stop {seen.name}: it still runs {_AFTER_SIGKILL:g} s after SIGKILL")
         return await self._sight.exit(seen)
 
-    async def _kill(self, seen: Observed, signal: str) -> None:
+    async def _kill(self, seen: Observed, signal: str, what: str) -> None:
         try:
-            await self._api.change(seen.name.app, f"stop {seen.name}", lambda client: client.kill(seen.ref, signal))
+            await self._api.change(seen.name.app, what, lambda client: client.kill(seen.ref, signal))
         except Refused as error:
             if error.status not in (404, 409):  # gone, or not running: what was wanted
                 raise
@@ -210,31 +195,38 @@ class DockerDriver:
                 return True
             raise
 
-    async def remove(self, seen: Observed) -> None:
-        """Remove the container and its anonymous volumes."""
+    async def reload(self, seen: Observed, want: Instance, signals: Sequence[str]) -> bool:
+        """The mounted files are written to. Its labels cannot change, so what it is, before and after it, is noted beside them."""
         self._check_enabled()
-        await self._remove(seen.name.app, seen.ref)
+        if await self._sight.inspect(seen.name.app, seen.ref, f"reload {seen.name}") is None:
+            return False
+        at, boot = self._clock.boottime(), self._clock.boot_id
+        if seen.hash:
+            await self._files.note(seen.name, Became(seen.ref, "", seen.record, seen.revision, at, boot))
+        await self._files.make(want)
+        await self._files.refresh(want, seen.name)
+        for signal in signals:
+            await self._kill(seen, signal, f"reload {seen.name}")
+        at = self._clock.boottime()
+        await self._files.note(seen.name, Became(seen.ref, want.hash, want.record, want.name.revision, at, boot))
+        return True
 
-    async def _remove(self, app: str, ref: str) -> None:
-        try:
-            await self._api.change(app, f"remove {app}", lambda client: client.remove_container(ref, v=True, force=True))
-        except Refused as error:
-            if error.status not in (404, 409):  # gone, or going
-                raise
+    async def remove(self, seen: Observed) -> None:
+        """Remove the container, its anonymous volumes, and networks that were made for it and that nobody else uses."""
+        self._check_enabled()
+        await remove(self._api, seen.name.app, seen.ref)
+        with suppress(Invalid):
+            await self._networks.prune(seen.name.app, networks_of(decode(seen.record).pkg))
 
     async def resume(self, seen: Observed) -> None:
         """Unpause."""
         self._check_enabled()
-        await self._unpause(seen.name.app, seen.ref)
+        await unpause(self._api, self._sight, seen.name.app, seen.ref)
 
-    async def _unpause(self, app: str, ref: str) -> None:
-        self._sight.doubt(app, ref)
-        try:
-            await self._api.change(app, f"resume {app}", lambda client: client.unpause(ref))
-        except Refused:
-            found = await self._sight.inspect(app, ref, f"resume {app}")
-            if found is not None and found["State"]["Paused"]:
-                raise
+    async def sweep_networks(self, wanted: Collection[str]) -> None:
+        """Remove networks that were made for containers which never came to be; ``wanted``: names that apps have use for."""
+        if self._enabled:
+            await self._networks.sweep(wanted)
 
     async def rename(self, seen: Observed) -> None:
         """Give the container its derived name back."""
@@ -247,10 +239,37 @@ class DockerDriver:
             if found is None or found["Id"] != seen.ref:
                 raise Transient(str(error)) from error
 
+    async def check(self, want: Instance, seconds: float) -> Executed:
+        raise Terminal(f"cannot ask the check of {want.name}: only scripts have one")
+
     async def execute(self, seen: Observed, command: Sequence[str], seconds: float) -> Executed:
         """As the engine's ``exec`` does it, with the container's user, environment and working directory."""
         self._check_enabled()
-        return await self._commands.run(seen, command, seconds)
+        executed = await self._commands.run(seen, command, seconds)
+        if executed.code == _KILLED and await self._ended(seen, _DIES_WITH_IT):
+            raise Unavailable(f"cannot run a command beside {seen.name}: it has ended meanwhile")
+        return executed
+
+    async def run_once(self, want: Instance, command: Sequence[str], seconds: float) -> Executed:
+        """In a container of its own, which is gone afterwards."""
+        self._check_enabled()
+        await self._files.make(want)
+        body = hook_body(await self._starting.body(want), command)
+        try:
+            return await self._hooks.run(want.name.app, hook_name(want.name, self._node.identity), body, seconds)
+        except Refused as error:
+            if error.status == 404:
+                self._images.doubt(want)  # deleted since it was prepared: pulled again by the next attempt
+            raise
+
+    async def collect(self, keep: Mapping[str, Collection[int]]) -> None:
+        """Files that no container has; images are the engine's, and others may need them."""
+        for app, revisions in (await self._files.spare(keep)).items():
+            needed: set[int] = set()
+            if keep[app]:
+                self._check_enabled()
+                needed = {card.name.revision for card, _ in await self._sight.listed(app)}
+            await self._files.delete(app, {*revisions} - needed)
 
     # --- hearing ---------------------------------------------------------------------------------
 
@@ -273,8 +292,9 @@ class DockerDriver:
                 log.debug("no event stream from the engine", extra={"error": str(error)})
             self.link.mark(listening=False)
             self._api.forget()
-            self._log_driver = None
+            self._starting.forget()
             if connected:
+                self.epoch += 1
                 log.warning("the engine's event stream ended; connecting again")
                 yield ALL_APPS
             await asyncio.sleep(pause)
@@ -293,17 +313,3 @@ class DockerDriver:
     def _check_enabled(self) -> None:
         if not self._enabled:
             raise Unavailable("Docker is disabled in the configuration")
-
-    def _reference(self, want: Instance) -> str:
-        return image_reference(_docker_pkg(want).image, self._node.registry)
-
-    async def _default_log_driver(self, app: str) -> str:
-        if self._log_driver is None:
-            self._log_driver = str(await self._api.read(app, f"create {app}", lambda client: client.info().get("LoggingDriver")))
-        return self._log_driver
-
-
-def _docker_pkg(want: Instance) -> DockerPkg:
-    if not isinstance(want.pkg, DockerPkg):
-        raise Terminal(f"cannot start {want.name.app}: it is of type {want.pkg.type}, not docker")
-    return want.pkg

@@ -16,11 +16,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, TypeAlias, TypeVar
 
 from boreas_agent.errors import Transient, Unavailable
+from boreas_agent.gate import Gate
 
 T = TypeVar("T")
 Client: TypeAlias = Any
@@ -44,62 +44,29 @@ class Hung(Unavailable):
     """The engine took the call and did not answer in time; whether it had an effect is unknown."""
 
 
-@dataclass(slots=True)
-class _Share:
-    places: asyncio.Semaphore
-    users: int = 0
-
-
 class Lane:
     """At most ``size`` threads at once, at most ``share`` of them for one app; others queue, first come first served."""
 
     def __init__(self, name: str, size: int, share: int) -> None:
         self._name = name
-        self._share = share
-        self._places = asyncio.Semaphore(size)
-        self._shares: dict[str, _Share] = {}
+        self._gate = Gate(size, share)
 
     async def run(self, app: str, call: Callable[[], T], deadline: float) -> T:
         """The result of ``call()``; raises TimeoutError where it takes longer than ``deadline`` once it has begun.
 
         The wait for a place is bounded because every call that has one ends with its socket's timeout.
         """
-        await self._enter(app)
+        await self._gate.enter(app)
         future = self._spawn(app, call)
         async with asyncio.timeout(deadline):
             return await future
-
-    async def _enter(self, app: str) -> None:
-        share = self._shares.setdefault(app, _Share(asyncio.Semaphore(self._share)))
-        share.users += 1
-        try:
-            await share.places.acquire()
-            try:
-                await self._places.acquire()
-            except BaseException:
-                share.places.release()
-                raise
-        except BaseException:
-            self._forget(app, share)
-            raise
-
-    def _leave(self, app: str) -> None:
-        self._places.release()
-        share = self._shares[app]
-        share.places.release()
-        self._forget(app, share)
-
-    def _forget(self, app: str, share: _Share) -> None:
-        share.users -= 1
-        if not share.users:
-            del self._shares[app]
 
     def _spawn(self, app: str, call: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
         def finish(outcome: Callable[[asyncio.Future[T]], None]) -> None:
-            self._leave(app)
+            self._gate.leave(app)
             if not future.done():
                 outcome(future)
 
@@ -111,7 +78,7 @@ class Lane:
         try:
             threading.Thread(target=work, name=f"docker-{self._name}", daemon=True).start()
         except RuntimeError as error:
-            self._leave(app)
+            self._gate.leave(app)
             raise Unavailable(f"cannot call Docker: {error}") from error
         return future
 
@@ -177,6 +144,7 @@ class DockerApi:
             client.close()
 
     async def _call(self, lane: Lane, app: str, what: str, call: Callable[[Client], T], timeout: float) -> T:
+        self._reach()
         try:
             return await lane.run(app, lambda: self._attempt(what, call, timeout), timeout * 1.5)
         except TimeoutError:
@@ -186,7 +154,6 @@ class DockerApi:
         """In a thread: borrow a client, call, give it back; one that failed on the way is thrown away."""
         generation, client = self._generation, None
         try:
-            self._reach(timeout)
             client = self._borrow(timeout)
             result = call(client)
         except Exception as error:
@@ -199,11 +166,16 @@ class DockerApi:
         self._give_back(client, generation)
         return result
 
-    def _reach(self, timeout: float) -> None:
-        """Raises OSError where nobody listens; asked first because the SDK leaves its socket open then."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(timeout)
-            probe.connect(self.socket_path)
+    def _reach(self) -> None:
+        """Raises Unavailable where nobody listens; without a thread or a wait, for an engine that is away is asked again and again."""
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
+                probe.connect(self.socket_path)
+        except BlockingIOError:
+            return  # busy, so there is somebody
+        except OSError as error:
+            raise unreachable(self.socket_path, [error]) from error
 
     def _borrow(self, timeout: float) -> Client:
         from docker import APIClient  # noqa: PLC0415  # 15 MB that an agent without Docker does without

@@ -1,7 +1,8 @@
 """Commands beside a container. The engine runs them, but ends none: who asks for one that hangs must end it.
 
 Closing the connection leaves the command running, and the engine's API has no call to kill it. The engine does tell its
-pid, though; where that is a process of the container here, it is killed with its session. Where the engine lives
+pid, though; where that is a process of the container here, it is killed with its session; so is what an agent that died has left
+running, which is found by its environment. Where the engine lives
 behind another kernel's wall that cannot be done, and so no second command is begun for the same purpose while the first one runs.
 """
 
@@ -9,29 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 from boreas_agent.drivers import procfs
 from boreas_agent.drivers.docker_api import Refused
-from boreas_agent.drivers.docker_streams import Streams
-from boreas_agent.errors import Unavailable
+from boreas_agent.drivers.docker_streams import Streams, frames
+from boreas_agent.errors import Transient, Unavailable
 from boreas_agent.model import Executed, Observed
 
 TAIL_BYTES = 4096
+_PROC = Path("/proc")
 _ENGINE_SECONDS = 5.0
 """What the engine may take for its own part of it; slower than that, and nobody knows how the command went."""
+_NOTICE_SECONDS = 0.5
+"""What the engine may take to notice that a command has ended."""
 _MOST_HANGING = 1024
-_HEADER = 8  # of a frame in the engine's multiplexed stream: stream, three zeros, length
+_MARK = "BOREAS_COMMAND"
 
 
 class Commands:
     """Remembers what it could not end."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, identity: str) -> None:
         self._streams = streams
+        self._mark = f"{_MARK}={identity}"
         self._hanging: dict[tuple[str, tuple[str, ...]], str] = {}
 
     async def run(self, seen: Observed, command: Sequence[str], seconds: float) -> Executed:
@@ -43,9 +48,15 @@ class Commands:
                 return Executed(None, problem="the command was not done in time, and still runs since")
             self._hanging.pop(key, None)
             ref = await self._create(seen, command, what)
-            output, in_time = await self._output(ref, what, seconds)
-            found = await self._ended(ref, what) if in_time else await self._inspect(ref, what)
-            if not in_time and found.get("Running"):
+            deadline = asyncio.get_running_loop().time() + seconds
+            try:
+                output, in_time = await self._output(ref, what, seconds)
+            except asyncio.CancelledError:
+                with suppress(Transient):
+                    await self._kill(seen, key, ref, int((await self._inspect(ref, what)).get("Pid") or 0))
+                raise
+            found = await self._ended(ref, what, deadline) if in_time else await self._inspect(ref, what)
+            if found.get("Running"):
                 await self._kill(seen, key, ref, int(found.get("Pid") or 0))
                 return Executed(None, output, f"the command did not end within {seconds:g} s")
         except Refused as error:
@@ -55,17 +66,21 @@ class Commands:
         code = found.get("ExitCode")
         return Executed(int(code), output) if code is not None else Executed(None, output, "the command has no exit code")
 
+    async def end_strays(self) -> None:
+        """What an earlier agent of this node has left running."""
+        await asyncio.to_thread(_end_strays, self._mark)
+
     async def _create(self, seen: Observed, command: Sequence[str], what: str) -> str:
-        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)}
+        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command), "Env": [self._mark]}
         return str((await self._short("POST", f"/containers/{seen.ref}/exec", what, body))["Id"])
 
-    async def _ended(self, ref: str, what: str) -> dict[str, Any]:
-        """What the engine says of a command whose output has ended: it may need a moment to notice the rest."""
-        for pause in (0.0, 0.02, 0.1, 0.5):
+    async def _ended(self, ref: str, what: str, deadline: float) -> dict[str, Any]:
+        """What the engine says of a command whose output has ended: it may go on without, and the engine may need a moment to notice."""
+        loop, pause = asyncio.get_running_loop(), 0.02
+        deadline = max(deadline, loop.time() + _NOTICE_SECONDS)
+        while (found := await self._inspect(ref, what)).get("Running") and loop.time() < deadline:
             await asyncio.sleep(pause)
-            found = await self._inspect(ref, what)
-            if not found.get("Running"):
-                break
+            pause = min(pause * 2, _NOTICE_SECONDS)
         return found
 
     async def _inspect(self, ref: str, what: str) -> dict[str, Any]:
@@ -88,8 +103,8 @@ class Commands:
         kept = bytearray()
         chunks = self._streams.chunks(f"/exec/{ref}/start", what, {"Detach": False})
         try:
-            async with asyncio.timeout(seconds), aclosing(chunks), aclosing(_payloads(chunks)) as payloads:
-                async for payload in payloads:
+            async with asyncio.timeout(seconds), aclosing(chunks), aclosing(frames(chunks)) as payloads:
+                async for _, payload in payloads:
                     kept += payload
                     del kept[:-TAIL_BYTES]
         except TimeoutError:
@@ -104,33 +119,34 @@ class Commands:
             self._hanging[key] = ref
 
 
+def _end_strays(mark: str) -> None:
+    for process in procfs.processes():
+        if procfs.has_environment(process.pid, mark) and _came_from_outside(process):
+            _end_session(process)
+
+
+def _came_from_outside(process: procfs.Stat) -> bool:
+    """It was put into its container, not started by anything there: so it is the command itself, not what that has left on purpose."""
+    try:
+        return (_PROC / f"{process.pid}/ns/pid").readlink() != (_PROC / f"{process.parent}/ns/pid").readlink()
+    except OSError:
+        return False
+
+
+def _end_session(leader: procfs.Stat) -> None:
+    """The process, and the others of its session where that is its own."""
+    others = [one for one in procfs.processes() if one.session == leader.pid != one.pid] if leader.session == leader.pid else []
+    for process in (leader, *others):
+        procfs.send(process, signal.SIGKILL)
+
+
 def _kill_session(pid: int, container: str) -> bool:
     """Whether ``pid`` is a process of that container here, and so could be killed, with its session where that is its own."""
     leader = procfs.stat(pid) if pid > 0 else None
     try:
-        if leader is None or container not in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
+        if leader is None or container not in (_PROC / f"{pid}/cgroup").read_text(encoding="utf-8"):
             return False
     except OSError:
         return False
-    others = [one for one in procfs.processes() if one.session == pid != one.pid] if leader.session == pid else []
-    for process in (leader, *others):
-        procfs.send(process, signal.SIGKILL)
+    _end_session(leader)
     return True
-
-
-async def _payloads(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """What is in the frames; a long one is given piece by piece."""
-    pending, left = bytearray(), 0
-    async for chunk in chunks:
-        pending += chunk
-        while pending:
-            if not left:
-                if len(pending) < _HEADER:
-                    break
-                left = int.from_bytes(pending[4:_HEADER], "big")
-                del pending[:_HEADER]
-                continue
-            piece = bytes(pending[:left])
-            left -= len(piece)
-            del pending[: len(piece)]
-            yield piece

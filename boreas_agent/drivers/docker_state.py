@@ -7,7 +7,7 @@ running are measured on that one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
@@ -49,11 +49,15 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A run that was seen running: when it began on the boot clock, and how the clocks stood to each other then."""
+    """A run that was seen running: when it began on the boot clock, and how the clocks stood to each other then.
+
+    ``pid`` is its main process, 0 where that cannot be seen from here.
+    """
 
     run: str
     boottime: float
     offset: float
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def facts(seen: tuple[str, str], found: Mapping[str, Any], now: Now, started: fl
     running = before.running if before and before.running and before.running.run == run else None
     if phase in (Phase.RUNNING, Phase.PAUSED):
         if started is not None:
-            running = Running(run, started, now.offset)
+            running = Running(run, started, now.offset, int(state.get("Pid") or 0))
         return Facts(seen, phase, running or Running(run, now.boottime, now.offset), None, checked_of(state))
     if phase is Phase.CREATED:
         return Facts(seen, phase, None, None)
@@ -107,6 +111,13 @@ def address_of(summary: Mapping[str, Any]) -> str:
     networks = ((summary.get("NetworkSettings") or {}).get("Networks") or {}).values()
     addresses = [network.get("IPAddress") or network.get("GlobalIPv6Address") for network in networks if network]
     return next((str(address) for address in addresses if address), "")
+
+
+def digest_of(reference: str, digests: Sequence[str]) -> str:
+    """Where an image can be fetched again: in the repository that ``reference`` names, or in any that is known; empty where none is."""
+    repository = reference.partition("@")[0]
+    repository = repository.rpartition(":")[0] if ":" in repository.rpartition("/")[2] else repository
+    return next((digest for digest in digests if digest.partition("@")[0] == repository), digests[0] if digests else "")
 
 
 def exit_of(run: str, state: Mapping[str, Any], running: Running | None, now: Now) -> Exit:
@@ -154,6 +165,7 @@ def observed(card: Card, summary: Mapping[str, Any], known: Facts, identity: str
         exits=(known.exit,) if known.exit else (),
         misnamed=f"/{container_name(card.name, identity)}" not in (summary.get("Names") or ()),
         record=card.record,
+        image=str(summary.get("ImageID") or ""),
         life=known.running.run if known.running else "",
         address=address_of(summary) if phase is Phase.RUNNING else "",
         checked=known.checked,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +18,13 @@ from typing import Any
 import aiohttp
 
 from boreas_agent.drivers.docker_api import DockerApi, refused, unreachable
-from boreas_agent.errors import Transient, Unavailable
+from boreas_agent.errors import Missing, Transient, Unavailable
 
 _MOST_PENDING = 16 * 2**20
 """Bytes of one message; an event carries all labels, and with them a revision record of up to 1 MiB."""
+_HEADER = 8  # of a frame: stream, three zeros, length
+_NOWHERE = re.compile(r"manifest unknown|name unknown|does not exist|: not found$", re.IGNORECASE)
+"""What engines say in the middle of a pull, when it is too late for a status code, of an image that the registry does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,19 @@ class Streams:
             await self._session.close()
             self._session = None
 
-    async def pull(self, query: Mapping[str, str], credentials: str | None, what: str) -> None:
-        """Pull an image; returns when the engine has all of it. Raises Refused, Transient, Unavailable."""
+    async def pull(
+        self, query: Mapping[str, str], credentials: str | None, what: str, hear: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> None:
+        """Pull an image; returns when the engine has all of it. Raises Refused, Missing, Transient, Unavailable.
+
+        ``hear`` is told what the engine says on the way.
+        """
         request = _Request("POST", "/images/create", query, {"X-Registry-Auth": credentials} if credentials else {})
         async for message in self._messages(request, what, silence=self._stall):
             if "error" in message:
-                raise Transient(f"cannot {what}: {' '.join(str(message['error']).split())}")
+                said = " ".join(str(message["error"]).split())
+                raise (Missing if _NOWHERE.search(said) else Transient)(f"cannot {what}: {said}")
+            hear(message)
 
     async def wait(self, container: str, what: str, seconds: float) -> bool:
         """Whether the container stopped running within ``seconds``. Raises Refused (404: gone), Unavailable."""
@@ -113,14 +124,39 @@ class Streams:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise unreachable(self._api.socket_path, [error]) from error
 
-    async def chunks(self, path: str, what: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    def chunks(self, path: str, what: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """The bytes of a streaming answer to a POST, as they come. Raises Refused, Unavailable."""
+        return self._bytes(_Request("POST", path, {}, body=body), what)
+
+    def logs(self, container: str, query: Mapping[str, str], what: str) -> AsyncGenerator[bytes, None]:
+        """What a container wrote, in frames (see :func:`frames`). Raises Refused, Unavailable."""
+        return self._bytes(_Request("GET", f"/containers/{container}/logs", query), what)
+
+    async def _bytes(self, request: _Request, what: str) -> AsyncGenerator[bytes, None]:
         try:
-            async with self._answer(_Request("POST", path, {}, body=body), what) as response:
+            async with self._answer(request, what) as response:
                 async for chunk in response.content.iter_any():
                     yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(self._api.socket_path, [error]) from error
+
+
+async def frames(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[int, bytes], None]:
+    """What is in the frames of the engine's multiplexed stream, and of which stream (1 stdout, 2 stderr); a long one comes in pieces."""
+    pending, stream, left = bytearray(), 0, 0
+    async for chunk in chunks:
+        pending += chunk
+        while pending:
+            if not left:
+                if len(pending) < _HEADER:
+                    break
+                stream, left = pending[0], int.from_bytes(pending[4:_HEADER], "big")
+                del pending[:_HEADER]
+                continue
+            piece = bytes(pending[:left])
+            left -= len(piece)
+            del pending[: len(piece)]
+            yield stream, piece
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

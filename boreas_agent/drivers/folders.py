@@ -9,11 +9,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from boreas_agent.artifacts.releases import switch
 from boreas_agent.drivers import procfs, script
 from boreas_agent.drivers.runs import Carried, Claim, Layout, read_carried, read_runs, write_durably
 from boreas_agent.errors import Invalid, Terminal, Transient
+from boreas_agent.keeper.kernel import sync
 from boreas_agent.model import Instance, InstanceName
-from boreas_agent.spec import ScriptPkg
+from boreas_agent.spec import BinaryPkg, ScriptPkg
 
 
 def ensure(layout: Layout, identity: str, want: Instance, known: bool) -> list[str]:
@@ -24,13 +26,16 @@ def ensure(layout: Layout, identity: str, want: Instance, known: bool) -> list[s
     folder = layout.folder(want.name)
     layout.log(want.name, "stdout").parent.mkdir(parents=True, exist_ok=True)
     layout.release(want.name).mkdir(parents=True, exist_ok=True)
+    if isinstance(want.pkg, BinaryPkg | ScriptPkg) and want.pkg.brings:
+        switch(layout.release(want.name))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if isinstance(want.pkg, ScriptPkg) and not (folder / script.FILE).exists():
-        write_durably(folder / script.FILE, script.text(want.pkg), mode=0o755)
+    for file, content in script.files(want.pkg).items() if isinstance(want.pkg, ScriptPkg) else ():
+        if not (folder / file).exists():
+            write_durably(folder / file, content, mode=0o755)
     if known or _is_ours(folder, identity, want.name):
         return []
     # Not synced: it is of use only with what it speaks of, and that does not outlive a power loss either.
-    write_durably(folder / "instance.json", carried_text(want, identity), sync=False)
+    write_durably(folder / "instance.json", carried_text(carried_by(want, identity)), sync=False)
     return [str(folder.parent), str(layout.apps / want.name.app), str(layout.apps)]
 
 
@@ -45,21 +50,28 @@ def _is_ours(folder: Path, identity: str, name: InstanceName) -> bool:
     return carried is not None
 
 
-def carried_text(want: Instance, identity: str) -> str:
+def carried_text(carried: Carried) -> str:
     """What ``instance.json`` holds."""
-    return json.dumps({"record": want.record, "identity": identity})
+    reloaded = {"reloaded": asdict(carried.reloaded)} if carried.reloaded else {}
+    return json.dumps({"record": carried.record, "identity": carried.identity, **reloaded})
 
 
 def carried_by(want: Instance, identity: str) -> Carried:
     """What the folder of ``want`` says after :func:`ensure`."""
-    return Carried(want.name, want.pkg.type, want.version, want.hash, want.record, identity)
+    return Carried(want.name, want.pkg.type, want.version, want.hash, want.record, identity, want.name.revision)
 
 
 def restore(folder: Path, carried: Carried, claim: Claim) -> None:
     """Somebody deleted the folder of a running instance: without it the next agent would not know the process."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_durably(folder / f"{claim.run}.claim", json.dumps(asdict(claim)))
-    write_durably(folder / "instance.json", json.dumps({"record": carried.record, "identity": carried.identity}))
+    note(folder, carried)
+
+
+def note(folder: Path, carried: Carried) -> None:
+    """Have the folder say what is ``carried``."""
+    write_durably(folder / "instance.json", carried_text(carried))
+    sync(str(folder))
 
 
 def delete(layout: Layout, name: InstanceName, boot: str) -> None:
@@ -78,6 +90,14 @@ def delete(layout: Layout, name: InstanceName, boot: str) -> None:
                 raise Transient(f"cannot remove {name}: it was started meanwhile (pid {run.claim.pid})")
         shutil.rmtree(aside)
     for empty in (layout.release(name), folder.parent):
+        with suppress(OSError):
+            empty.rmdir()
+
+
+def leave(layout: Layout, name: InstanceName) -> None:
+    """Delete the release folder, and the app's, if nothing is in them."""
+    release = layout.release(name)
+    for empty in (release, release.parent, layout.apps / name.app):
         with suppress(OSError):
             empty.rmdir()
 

@@ -176,6 +176,11 @@ class Keepers:
             await self._in_thread(os.close, self._directory)
             self._directory = -1
 
+    @property
+    def up(self) -> bool:
+        """A keeper of this version is there, and takes orders."""
+        return self._ready() is not None
+
     def linked(self, keeper: tuple[int, int]) -> bool:
         """Whether this keeper would tell us of an exit."""
         return any(link.identity.done() and not link.identity.cancelled() and link.identity.result() == keeper for link in self._links)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boreas_agent.drivers import environment as environment_files
 from boreas_agent.drivers import script
 from boreas_agent.drivers.runs import Layout
 from boreas_agent.drivers.tree import MARK
 from boreas_agent.errors import Terminal
 from boreas_agent.model import Instance, InstanceName
-from boreas_agent.spec import BinaryPkg, ScriptPkg
+from boreas_agent.spec import RLIMITS, BinaryPkg, Resources, ScriptPkg
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LOG_MAX = 10 * 1024 * 1024
 _OPENED = "/proc/self/fd/4"  # what the keeper's child opened for a user who cannot reach the agent's folder
 
 
@@ -68,8 +68,14 @@ def _group(group: str, instance: InstanceName) -> int:
         raise Terminal(f"cannot start {instance}: there is no group {group!r} on this machine") from None
 
 
+def owner(want: Instance) -> tuple[int, int] | None:
+    """Whose the files written for ``want`` are: its user's and that one's group; None: the agent's own. Raises Terminal."""
+    who = account(want.pkg.user, want.name) if want.pkg.user is not None else None
+    return who.ids[:2] if who and who.ids else None
+
+
 def environment(want: Instance, who: Account) -> Mapping[str, str]:
-    """A clean environment; what the spec says wins."""
+    """A clean environment; what the spec says wins over files, and both over this. Reads the files; raises Terminal."""
     own = {
         "PATH": PATH,
         "HOME": who.home,
@@ -79,7 +85,7 @@ def environment(want: Instance, who: Account) -> Mapping[str, str]:
         "BOREAS_REVISION": str(want.name.revision),
         "BOREAS_REPLICA": str(want.name.replica),
     }
-    return own | dict(want.pkg.environment)
+    return own | environment_files.read(want.pkg.environment_from, want.name) | dict(want.pkg.environment)
 
 
 def mark_of(identity: str, name: InstanceName) -> str:
@@ -98,8 +104,19 @@ def program(words: tuple[str, ...], release: Path, path: str) -> str:
 
 
 def is_plain(want: Instance) -> bool:
-    """Whether :func:`request` has nothing to look up: neither in the file system nor in the user database."""
-    return isinstance(want.pkg, BinaryPkg) and want.pkg.user is None and "/" in want.pkg.command[0]
+    """Whether :func:`request` has nothing to look up: neither in the file system nor in the user database; and needs no cgroups."""
+    pkg = want.pkg
+    looked_up = pkg.user is not None or bool(pkg.environment_from) or pkg.resources != Resources()
+    return isinstance(pkg, BinaryPkg) and not looked_up and "/" in pkg.command[0] and not pkg.brings
+
+
+def _set_up(pkg: BinaryPkg | ScriptPkg) -> dict[str, Any]:
+    """What the child sets before it becomes the program; see ``keeper``."""
+    return {
+        "umask": int(pkg.umask or "022", 8),
+        "rlimits": [[RLIMITS[name], limit.soft, limit.hard] for name, limit in pkg.ulimits.items()],
+        "no_new_privs": pkg.no_new_privs,
+    }
 
 
 def request(want: Instance, run: int, layout: Layout, identity: str, own: Account) -> dict[str, Any]:
@@ -131,16 +148,28 @@ def request(want: Instance, run: int, layout: Layout, identity: str, own: Accoun
         "env": env,
         "cwd": pkg.working_dir or str(release),
         "user": who.ids,
+        "set_up": _set_up(pkg),
         "opens": opens,
+        "groups": [],
         "stdout": str(layout.log(want.name, "stdout")),
         "stderr": str(layout.log(want.name, "stderr")),
-        "log_max": LOG_MAX,
+        "log_max": pkg.log.most,
         "mark": {MARK: mark_of(identity, want.name)},
         "moves": [],
         "writes": [],
         "sync": [],
         "durable": isinstance(pkg, ScriptPkg),
     }
+
+
+def check(want: Instance, layout: Layout, identity: str, own: Account) -> dict[str, Any]:
+    """The runner's request for the check of a script: its file, executed as the script itself would be."""
+    assert isinstance(want.pkg, ScriptPkg)
+    base, file, opens = request(want, 0, layout, identity, own), str(layout.folder(want.name) / script.CHECK), None
+    if base["user"]:
+        opens, file = file, _OPENED
+    argv = script.check_argv(want.pkg, file)
+    return {key: base[key] for key in ("env", "cwd", "user", "set_up")} | {"program": argv[0], "argv": argv, "opens": opens}
 
 
 def beside(want: Instance, command: tuple[str, ...], layout: Layout, identity: str, own: Account) -> dict[str, Any]:
@@ -150,4 +179,4 @@ def beside(want: Instance, command: tuple[str, ...], layout: Layout, identity: s
     opens = None
     if base["user"] and executable.startswith(f"{layout.work_dir}/"):
         opens, executable = executable, _OPENED
-    return {key: base[key] for key in ("env", "cwd", "user")} | {"program": executable, "argv": command, "opens": opens}
+    return {key: base[key] for key in ("env", "cwd", "user", "set_up")} | {"program": executable, "argv": command, "opens": opens}

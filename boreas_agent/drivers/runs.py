@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are under the work dir."""
+    """Where things are under the work dir. Paths are written out: joining them part by part is felt in every start."""
 
     work_dir: Path
 
@@ -44,15 +44,15 @@ class Layout:
 
     def folder(self, name: InstanceName) -> Path:
         """The instance's own folder."""
-        return self.apps / name.app / "instances" / f"{name.revision}.{name.replica}"
+        return Path(f"{self.work_dir}/apps/{name.app}/instances/{name.revision}.{name.replica}")
 
     def release(self, name: InstanceName) -> Path:
         """Where a program's relative path and working directory start."""
-        return self.apps / name.app / "releases" / str(name.revision)
+        return Path(f"{self.work_dir}/apps/{name.app}/releases/{name.revision}")
 
     def log(self, name: InstanceName, stream: str) -> Path:
         """The output of all revisions of one replica, one after the other."""
-        return self.apps / name.app / "logs" / f"{name.replica}.{stream}.log"
+        return Path(f"{self.work_dir}/apps/{name.app}/logs/{name.replica}.{stream}.log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,24 @@ class Run:
     claim: Claim | None
     ended: Mapping[str, Any] | None = None
 
+    @property
+    def key(self) -> str:
+        """Tells it from every other run of an instance of this name; one that is made again later counts from 1 anew."""
+        return f"{self.number}@{self.claim.wall:.3f}" if self.claim else str(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """That an instance went over to what it carries now, in its run ``run``; ``at`` in seconds of boot ``boot``.
+
+    Not ``done``: it carries what it was, and may have read something else since.
+    """
+
+    run: int
+    at: float
+    boot: str
+    done: bool = True
+
 
 @dataclass(frozen=True, slots=True)
 class Carried:
@@ -90,6 +108,8 @@ class Carried:
     hash: str
     record: str
     identity: str
+    revision: int
+    reloaded: Reloaded | None = None
 
 
 def parse_claim(run: int, data: Mapping[str, Any]) -> Claim:
@@ -110,9 +130,11 @@ def read_carried(folder: Path) -> Carried | None:
             return None
         data = json.loads(text)
         revision = records.decode(data["record"])
-        replica = int(folder.name.partition(".")[2])
-        name = InstanceName(revision.app, revision.revision, replica)
-        return Carried(name, revision.pkg.type, revision.version, revision.instance_hash, data["record"], data["identity"])
+        made_by, _, replica = folder.name.partition(".")
+        reloaded = Reloaded(**data["reloaded"]) if "reloaded" in data else None
+        name = InstanceName(revision.app, int(made_by) if reloaded else revision.revision, int(replica))
+        made_of = revision.instance_hash if reloaded is None or reloaded.done else ""
+        return Carried(name, revision.pkg.type, revision.version, made_of, data["record"], data["identity"], revision.revision, reloaded)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -185,11 +207,12 @@ def exit_of(run: Run, output_tail: str = "") -> Exit:
         code, signal_name = (None, name_of(os.WTERMSIG(status))) if os.WIFSIGNALED(status) else (os.WEXITSTATUS(status), None)
     timed = claim is not None and ended.get("boottime") is not None
     return Exit(
-        run=str(run.number),
+        run=run.key,
         started_at=_utc(claim.wall) if claim else None,
         exited_at=_utc(ended["wall"]),
         code=code,
         signal=signal_name,
+        oom_killed=bool(ended.get("oom")) and code != 0,
         reason=reason,
         seconds=max(0.0, ended["boottime"] - claim.boottime) if claim and timed else None,
         output_tail=output_tail,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from boreas_agent.spec import ScriptPkg
 
 FILE = "script"
+CHECK = "check"
 TAIL_BYTES = 4096
 _SHELL = "/bin/sh"
 
@@ -20,13 +21,25 @@ def text(pkg: ScriptPkg) -> str:
     return "\n".join(pkg.command) + "\n"
 
 
+def files(pkg: ScriptPkg) -> Mapping[str, str]:
+    """What lies in the instance's folder to be executed: names and contents."""
+    return {FILE: text(pkg)} | ({CHECK: pkg.check} if pkg.check is not None else {})
+
+
 def argv(pkg: ScriptPkg, file: str) -> tuple[str, ...]:
     """How the script is executed: lines under ``sh -e``; a text by its ``#!`` line, else by ``sh``."""
     if pkg.script is None:
         return (_SHELL, "-e", file, *pkg.args)
-    if pkg.script.startswith("#!"):
-        return (file, *pkg.args)
-    return (_SHELL, file, *pkg.args)
+    return (*_interpreted(pkg.script, file), *pkg.args)
+
+
+def check_argv(pkg: ScriptPkg, file: str) -> tuple[str, ...]:
+    """How its check is executed, without the script's own parameters."""
+    return _interpreted(pkg.check or "", file)
+
+
+def _interpreted(content: str, file: str) -> tuple[str, ...]:
+    return (file,) if content.startswith("#!") else (_SHELL, file)
 
 
 def tail(logs: Sequence[tuple[Path, int, int | None]], limit: int = TAIL_BYTES) -> str:

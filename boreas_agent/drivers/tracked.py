@@ -18,7 +18,7 @@ class Tracked:
 
     ``busy``: it is being started. ``request``: what the last start that worked asked the keeper for. ``instance``: what it was
     made from, once that was needed. ``clean``: nothing is left of the current run, which has ended. ``hint`` is set when there
-    is news of an end, ``ended`` once the end is known.
+    is news of an end, ``ended`` once the end is known; ``told`` is what observers were told of ends.
     """
 
     carried: Carried
@@ -35,6 +35,7 @@ class Tracked:
     hint: asyncio.Event = field(default_factory=asyncio.Event)
     noted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     tails: dict[int, str] = field(default_factory=dict)
+    told: dict[int, Exit] = field(default_factory=dict)
 
     @property
     def newest(self) -> Run | None:
@@ -58,6 +59,7 @@ class Tracked:
         self.ended.clear()
         self.noted = {number: data for number, data in self.noted.items() if number >= run.number}
         self.tails = {old.number: self.tails[old.number] for old in self.runs if old.number in self.tails}
+        self.told = {number: told for number, told in self.told.items() if number < run.number}
 
     def over(self, number: int, data: Mapping[str, Any], tail: str = "") -> None:
         """Run ``number`` has ended; the first word on it stands."""
@@ -68,12 +70,17 @@ class Tracked:
         self.hint.set()
 
     def exits(self) -> tuple[Exit, ...]:
-        """How the runs that are still on record ended, oldest first."""
-        return tuple(exit_of(run, self.tails.get(run.number, "")) for run in self.runs if run.ended is not None)
+        """How the runs that are still on record ended, oldest first; not those of what it was before it was reloaded."""
+        first = self.carried.reloaded.run if self.carried.reloaded else 0
+        return tuple(self.told.get(run.number) or self._tell(run) for run in self.runs if run.ended is not None and run.number >= first)
+
+    def _tell(self, run: Run) -> Exit:
+        told = self.told[run.number] = exit_of(run, self.tails.get(run.number, ""))
+        return told
 
     def observed(self, boot: str) -> Observed:
         """As the planner sees it."""
-        claim = self.newest.claim if self.newest else None
+        claim, reloaded = self.newest.claim if self.newest else None, self.carried.reloaded
         phase = Phase.CREATED
         if self.newest:
             phase = Phase.EXITED if self.newest.ended is not None else Phase.PAUSED if self.paused else Phase.RUNNING
@@ -88,6 +95,8 @@ class Tracked:
             started=claim.boottime if claim and claim.boot == boot else None,
             exits=self.exits(),
             record=self.carried.record,
-            life=str(self.number),
+            life=self.newest.key if self.newest else "",
             address="127.0.0.1",
+            reloaded=reloaded.at if reloaded and (reloaded.run, reloaded.boot) == (self.number, boot) else None,
+            carries=self.carried.revision,
         )

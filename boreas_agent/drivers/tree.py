@@ -53,6 +53,12 @@ class Tree:
             if main is None or process.group == main.pid:
                 procfs.send(process, number)
 
+    def tell(self, number: int) -> None:
+        """Signal the main process alone."""
+        main = procfs.living(self.claim.pid, self.claim.start) if self.claim.boot == self.boot else None
+        if main:
+            procfs.send(main, number)
+
     def kill(self) -> None:
         """SIGKILL for all. A process that forks meanwhile may escape: repeat until there are no members."""
         if self.claim.boot == self.boot and self.claim.cgroup:

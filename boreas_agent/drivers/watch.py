@@ -55,6 +55,7 @@ class Watch:
         self._changed = changed
         self._linked = linked
         self._tracked: dict[InstanceName, Tracked] = {}
+        self._folders: dict[str, Tracked] = {}  # the same, as keepers name them
         self._looks = itertools.count(1)
         self._scanned = False
 
@@ -67,6 +68,7 @@ class Watch:
         for tracked in self._tracked.values():
             self._unwatch(tracked)
         self._tracked.clear()
+        self._folders.clear()
 
     # --- the instances
 
@@ -81,6 +83,7 @@ class Watch:
     async def add(self, carried: Carried, runs: tuple[Run, ...] = ()) -> Tracked:
         """Know an instance and watch its current run."""
         tracked = self._tracked[carried.name] = Tracked(carried, self._layout.folder(carried.name), runs)
+        self._folders[str(tracked.folder)] = tracked
         for run, after in itertools.zip_longest(runs, runs[1:]):
             if run.ended is not None:
                 tracked.tails[run.number] = await self._tail(tracked, run.claim, run.ended, after.claim if after else None)
@@ -91,6 +94,7 @@ class Watch:
         """The instance is gone."""
         tracked = self._tracked.pop(name, None)
         if tracked:
+            del self._folders[str(tracked.folder)]
             self._unwatch(tracked)
 
     async def look(self, app: str | None = None) -> Sequence[Tracked]:
@@ -101,6 +105,14 @@ class Watch:
         some = [tracked for name, tracked in self._tracked.items() if app in {None, name.app}]
         await self.check(some)
         return some
+
+    def pids(self) -> dict[str, list[int]]:
+        """The main processes of what is thought to run, by app."""
+        found: dict[str, list[int]] = {}
+        for tracked in self._tracked.values():
+            if tracked.running and (claim := self._current_claim(tracked.newest)):
+                found.setdefault(tracked.carried.name.app, []).append(claim.pid)
+        return found
 
     async def check(self, some: Iterable[Tracked]) -> None:
         """Make sure that what is thought to run does, and wait for what is just being found out."""
@@ -197,7 +209,7 @@ class Watch:
 
     def noticed(self, folder: str, number: int, data: Mapping[str, Any], clean: bool) -> None:
         """A keeper tells of an exit, perhaps before its answer to the start was heard."""
-        tracked = self._at(Path(folder))
+        tracked = self._folders.get(folder)
         if tracked:
             tracked.noted[number] = data
             tracked.hint.set()
@@ -207,11 +219,6 @@ class Watch:
                     self._died(tracked)
                 else:
                     self._over(tracked, number, data)
-
-    def _at(self, folder: Path) -> Tracked | None:
-        revision, _, replica = folder.name.partition(".")
-        tracked = self._tracked.get(InstanceName(folder.parent.parent.name, int(revision), int(replica)))
-        return tracked if tracked and tracked.folder == folder else None
 
     def _died(self, tracked: Tracked) -> None:
         """The process of the current run has ended."""

@@ -7,16 +7,19 @@ its own (``python -I -S keeper/__main__.py DIR NAME [CGROUP]``). Killed, it cost
 It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of JSON:
 
 - on connecting, the agent gets ``{"keeper": [pid, start]}``
-- ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "opens", "stdout", "stderr", "log_max", "mark",
+- ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "set_up", "opens", "groups", "stdout", "stderr", "log_max", "mark",
   "moves", "writes", "sync", "durable"}``
   asks for a run (``user``: [uid, gid, groups] or null; ``opens``: a file to open as descriptor 4 before the user changes;
+  ``set_up``: ``umask``, ``rlimits`` ([number, soft, hard]…) and ``no_new_privs``; ``groups``: cgroups that limit the run, each
+  ``path`` (the run's number is appended), ``files`` to write before it is entered, and ``tree``: it takes the place of the child's own;
   ``mark``: what to add to the environment where the run has no cgroup of its own;
   ``moves``: [from, to]…, what to rename first; ``writes``: [path, text]…, what to write then;
   ``sync``: folders that must be durable with the claim; ``durable``: all of it before the program's first instruction,
   because the run must not be repeated even if the machine goes down, else a moment later); the answer has the same id and one of
   ``claim`` (it was executed, or failed to: see its exit), ``claimed`` (somebody else started that run) or ``error``
   (a sentence; nothing was started)
-- ``{"exit": folder, "run": n, "data": {...}, "clean": bool}`` tells every connected agent; ``data`` is what ``N.exit`` holds,
+- ``{"exit": folder, "run": n, "data": {...}, "clean": bool}`` tells every connected agent; ``data`` is what ``N.exit``
+  holds (``oom``: a process of the run was killed for the memory of its group),
   ``clean`` that the run had a cgroup and nothing is left in it
 
 A run is claimed by the child itself, after fork and before exec: it links a complete ``N.claim`` into the folder, which
@@ -24,6 +27,7 @@ fails where one exists. So a run number is used at most once, whoever asks howev
 
 Forking an interpreter takes milliseconds, and entering a cgroup waits for every processor to pass through the
 scheduler; so one child, the spare, is forked ahead and waits for a request in a cgroup of its own.
+It has the file of its claim ready, without a name, and a stand-in that lives until the spare's address space is torn down.
 
 ``typing``, ``dataclasses`` and ``pathlib`` would double the memory that is the keeper's alone; they are not imported here.
 """

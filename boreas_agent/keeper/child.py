@@ -9,7 +9,18 @@ import os
 import signal
 import time
 
-from boreas_agent.keeper.kernel import PR_SET_PDEATHSIG, boottime, default_signals, join, prctl, start_ticks, sync
+from boreas_agent.keeper.kernel import (
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    boottime,
+    default_signals,
+    join,
+    prctl,
+    require,
+    start_ticks,
+    sync,
+)
+from boreas_agent.keeper.stand_in import share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +34,18 @@ class Refused(Exception):
     """The program could not be executed, and why."""
 
 
-def child(channel: int, keeper: tuple[int, int], boot: str, cgroup: str | None) -> NoReturn:
-    """Wait for a request on ``channel`` and become its program; what is reported there, see :func:`become`."""
+def child(channel: int, keeper: tuple[int, int], boot: str, cgroup: str | None, folder: str) -> NoReturn:
+    """Wait for a request on ``channel`` and become its program; what is reported there, see :func:`become`.
+
+    ``folder`` is somewhere on the file system of the folders that requests will name.
+    """
     try:
         _prepare(channel, keeper[0])
         joined = cgroup if cgroup and _joined(cgroup) else None
         identity = {"pid": os.getpid(), "start": start_ticks(), "boot": boot, "keeper": keeper, "cgroup": joined}
-        _rehearse()
-        become(_request(), identity)
+        _rehearse(_draft(folder))
+        draft = _draft(folder)
+        become(_request(), identity, draft)
     except BaseException as error:  # noqa: BLE001 - a child must never return into the keeper's loop
         _report(error=f"cannot start the process: {error!r}")
     os._exit(127)
@@ -42,10 +57,11 @@ def _prepare(channel: int, keeper_pid: int) -> None:
     if os.getppid() != keeper_pid:
         os._exit(0)
     gc.disable()
-    set_out()
     if channel != _CHANNEL:
         os.dup2(channel, _CHANNEL, inheritable=False)
     os.closerange(_CHANNEL + 1, os.sysconf("SC_OPEN_MAX"))
+    share(_CHANNEL)  # before there is a session that it would be part of
+    set_out()
 
 
 def set_out() -> None:
@@ -77,7 +93,15 @@ def _joined(cgroup: str) -> bool:
     return False
 
 
-def _rehearse() -> None:
+def _draft(folder: str) -> int | None:
+    """A file without a name, for the claim: making one takes longer than all else that a claim needs. None where that cannot be."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    except OSError:
+        return None
+
+
+def _rehearse(draft: int | None) -> None:
     """Go through the motions while nobody waits: the first time, every page that is touched has to be copied."""
     sample = {
         "env": {f"NAME_{number}": "value" for number in range(20)},
@@ -90,10 +114,12 @@ def _rehearse() -> None:
         "folder": "/proc/self/fd",
     }
     request = json.loads(json.dumps(sample)) | {"program": "/dev/null/", "cwd": "/", "user": None, "opens": None}
+    request |= {"set_up": {"umask": 0o022, "rlimits": [], "no_new_privs": False}, "groups": []}
     _lay_out(request)
+    _limit(request)
     _redirect(os.devnull, 1)
     with contextlib.suppress(OSError):
-        _claim(request, {"pid": os.getpid()})
+        _claim(request, {"pid": os.getpid()}, draft)
     with contextlib.suppress(Refused):
         execute(request)
 
@@ -114,15 +140,16 @@ def _report(**message: Any) -> None:
         os.write(_CHANNEL, json.dumps(message).encode() + b"\n")
 
 
-def become(request: dict[str, Any], identity: dict[str, Any]) -> None:
+def become(request: dict[str, Any], identity: dict[str, Any], draft: int | None) -> None:
     """Claim the run and execute its program; returns only where that failed.
 
     Reports ``error`` (nothing was claimed), ``claimed`` (by somebody else), or ``claim``, perhaps followed by ``failed``.
     """
     try:
         _lay_out(request)
+        identity["cgroup"] = _limit(request) or identity["cgroup"]
         sizes = {"stdout": _redirect(request["stdout"], 1), "stderr": _redirect(request["stderr"], 2)}
-        claim = _claim(request, identity | sizes)
+        claim = _claim(request, identity | sizes, draft)
     except OSError as error:
         return _report(error=f"cannot prepare {error.filename2 or error.filename or request['folder']}: {error.strerror}")
     if claim is None:
@@ -150,6 +177,25 @@ def _lay_out(request: dict[str, Any]) -> None:
             os.close(fd)
 
 
+def _limit(request: dict[str, Any]) -> str | None:
+    """Make the groups that limit the run, and enter them; the one that takes the place of the child's own."""
+    own = None
+    for group in request["groups"]:
+        path = f"{group['path']}.{request['run']}"
+        os.makedirs(path, exist_ok=True)
+        for name, value in group["files"].items():
+            fd = os.open(f"{path}/{name}", os.O_WRONLY)
+            try:
+                os.write(fd, value.encode())
+            except OSError as error:
+                raise OSError(error.errno, f"{error.strerror} (writing {value})", f"{path}/{name}") from error
+            finally:
+                os.close(fd)
+        join(path)
+        own = path if group["tree"] else own
+    return own
+
+
 def _redirect(path: str, target: int) -> int:
     """Connect ``target`` to the end of a log; its size now."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -159,7 +205,7 @@ def _redirect(path: str, target: int) -> int:
     return size
 
 
-def _claim(request: dict[str, Any], content: dict[str, Any]) -> dict[str, Any] | None:
+def _claim(request: dict[str, Any], content: dict[str, Any], draft: int | None) -> dict[str, Any] | None:
     """Create the claim; None where the run, or a later one, is somebody else's.
 
     The name appears with its whole content at once. Claims of old runs are deleted in time, so a request
@@ -167,27 +213,55 @@ def _claim(request: dict[str, Any], content: dict[str, Any]) -> dict[str, Any] |
     """
     folder, run = request["folder"], request["run"]
     content |= {"wall": time.time(), "boottime": boottime()}
-    draft, name = f"{folder}/.{run}.{content['pid']}", f"{folder}/{run}.claim"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    name, text = f"{folder}/{run}.claim", json.dumps(content).encode()
     try:
-        os.write(fd, json.dumps(content).encode())
-        os.link(draft, name)
-        if max(int(entry[:-6]) for entry in os.listdir(folder) if entry.endswith(".claim")) > run:
-            os.unlink(name)
-            return None
-        os.unlink(draft)  # before the sync: one commit of the journal for all three
-        if request["durable"]:
-            os.fsync(fd)
+        fd = _named(draft, name, text) or _linked(f"{folder}/.{run}.{content['pid']}", name, text)
     except FileExistsError:
         return None
+    try:
+        made_now = request["moves"]  # a folder that nobody can have claimed anything in
+        if not made_now and max(int(entry[:-6]) for entry in os.listdir(folder) if entry.endswith(".claim")) > run:
+            os.unlink(name)
+            return None
+        if request["durable"]:
+            os.fsync(fd)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
         os.close(fd)
     if request["durable"]:
         for path in (folder, *request["sync"]):
             sync(path)
     return content
+
+
+def _named(draft: int | None, name: str, text: bytes) -> int | None:
+    """Write the draft and give it its name; None where that cannot be done, for whatever reason but that the name is taken."""
+    if draft is None:
+        return None
+    try:
+        os.write(draft, text)
+        os.link(
+            f"/proc/self/fd/{draft}", name, src_dir_fd=draft, follow_symlinks=True
+        )  # the path is absolute: src_dir_fd only asks for linkat
+    except FileExistsError:
+        raise
+    except OSError:
+        os.close(draft)
+        return None
+    return draft
+
+
+def _linked(draft: str, name: str, text: bytes) -> int:
+    """The same with a draft beside it."""
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, text)
+        os.link(draft, name)
+    except BaseException:
+        os.close(fd)
+        raise
+    finally:
+        os.unlink(draft)
+    return fd
 
 
 def execute(request: dict[str, Any]) -> NoReturn:
@@ -202,6 +276,14 @@ def execute(request: dict[str, Any]) -> NoReturn:
         step = f"execute {request['opens'] or program}"
         if request["opens"]:
             _open(request["opens"])
+        set_up = request["set_up"]
+        if set_up["rlimits"]:
+            import resource  # noqa: PLC0415  # costs time and memory, and hardly anybody asks for it
+
+            for number, soft, hard in set_up["rlimits"]:
+                step = f"set the resource limit {number} to {soft}:{hard}"
+                resource.setrlimit(number, (soft, hard))
+        os.umask(set_up["umask"])
         if request["user"]:
             step = f"become the user {request['user']}"
             uid, gid, groups = request["user"]
@@ -210,6 +292,9 @@ def execute(request: dict[str, Any]) -> NoReturn:
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
+        if set_up["no_new_privs"]:
+            step = "give up new privileges"
+            require(PR_SET_NO_NEW_PRIVS, 1)
         step = f"execute {request['opens'] or program}"
         environment = {_encoded(name): _encoded(value) for name, value in request["env"].items()}
         os.execve(program, [_encoded(word) for word in request["argv"]], environment)  # noqa: S606
@@ -218,6 +303,8 @@ def execute(request: dict[str, Any]) -> NoReturn:
         raise Refused(f"cannot {step}: {why}") from error
     except OSError as error:
         raise Refused(f"cannot {step}: {error.strerror}") from error
+    except ValueError as error:  # what ``resource`` makes of some of the kernel's errors
+        raise Refused(f"cannot {step}: {error}") from error
 
 
 def _open(path: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 
 from boreas_agent.keeper.kernel import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, join, log, prctl
 from boreas_agent.keeper.loop import Keeper
+
+LINGER = 0.5  # seconds; what a run left behind may be our child for ever
 
 
 def main(directory: str, name: str, cgroup: str = "") -> None:
@@ -55,6 +58,16 @@ def _leave(cgroup: str) -> None:
     root = cgroup.rsplit("/", 3)[0]
     with contextlib.suppress(OSError):
         join(root)
+        _await_children()
         while cgroup != root:
             os.rmdir(cgroup)
             cgroup = cgroup.rpartition("/")[0]
+
+
+def _await_children() -> None:
+    """The last stand-in is in our cgroup until it has torn down what it stood in for."""
+    deadline = time.monotonic() + LINGER
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.002)

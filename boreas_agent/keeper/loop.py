@@ -14,8 +14,8 @@ import time
 from collections import deque
 
 from boreas_agent.keeper.child import child
-from boreas_agent.keeper.kernel import boot_id, boottime, log, start_ticks, sync
-from boreas_agent.keeper.logs import bound, size_of
+from boreas_agent.keeper.kernel import boot_id, boottime, log, oom_kills, start_ticks, sync
+from boreas_agent.keeper.logs import Quiet, bound, note, size_of
 from boreas_agent.keeper.peers import Lost, Peer
 
 TYPE_CHECKING = False
@@ -29,8 +29,9 @@ WATCHFUL = 2.0  # seconds after a start in which the logs are looked at often: a
 QUICK_BYTES = 1024 * 1024  # a log that grew by more since the last look is looked at again soon
 QUIET = 0.003  # seconds without an event before chores are done, so that they delay nobody who waits
 PATIENCE = 0.05  # seconds that a chore waits for such quiet at most
-TICK = 1.0  # seconds between two looks at the size of the logs
-IDLE_TICK = 10.0  # the same without runs: what a run left behind may still write
+TICK = 1.0  # seconds between two looks at the size of the logs that are written to
+IDLE_TICK = 10.0  # the same without such logs, or without runs: what a run left behind may still write
+CALM = 10.0  # seconds without growth before the kernel watches a log: some file systems count its blocks late
 HURRY = 0.05  # the same where a log has just been cut: its writer is quick
 STUCK = 30.0  # seconds from request to exec, after which the child is given up
 MAX_PEERS = 64
@@ -54,25 +55,34 @@ class Child:
         self.failure = ""
         self.since = 0.0
 
+    @property
+    def limits(self) -> list[str]:
+        """The cgroups that limit the run."""
+        return [f"{group['path']}.{self.request['run']}" for group in self.request["groups"]] if self.request else []
+
 
 class Keeper:
     """Knows its peers, its children and their logs. Every handler is short."""
 
     def __init__(self, listener: socket.socket, own_log: str, cgroups: str) -> None:
+        self.folder = own_log.rpartition("/")[0]
         self.cgroups = cgroups
         self.forks = 0
         self.identity = (os.getpid(), start_ticks())
         self.boot = boot_id()
         self.peers: set[Peer] = set()
-        self.queue: deque[tuple[Peer, dict[str, Any], bytes]] = deque()
+        self.queue: deque[tuple[Peer, bytes]] = deque()
         self.children: dict[int, Child] = {}
         self.spare: Child | None = None
         self.spare_after = 0.0
         self.in_flight = 0
         self.unsynced: dict[str, None] = {}
         self.unwritten: list[tuple[str, int, dict[str, Any]]] = []
+        self.own_log = own_log
         self.logs: dict[str, int] = {own_log: OWN_LOG_MAX}
         self.sizes: dict[str, int] = {}
+        self.grown: dict[str, float] = {}
+        self.quiet = Quiet()
         self.watchful_until = 0.0
         self.next_tick = 0.0
         self.chore_since = 0.0
@@ -80,6 +90,8 @@ class Keeper:
         self.leaving = False
         self.selector = selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ, self.accept)
+        if self.quiet.fd >= 0:
+            self.selector.register(self.quiet.fd, selectors.EVENT_READ, self.written)
 
     # --- the loop
 
@@ -94,7 +106,7 @@ class Keeper:
             if not ready or (self.chore_since and now - self.chore_since > PATIENCE):
                 self.guarded(self.chore)
             if now >= self.next_tick:
-                self.next_tick = now + (HURRY if self.guarded(self.tick) or now < self.watchful_until else TICK)
+                self.next_tick = now + (HURRY if self.guarded(self.tick) or now < self.watchful_until else self.pace())
         signal.set_wakeup_fd(-1)
         if self.spare:
             self.discard(self.spare)
@@ -164,12 +176,26 @@ class Keeper:
                 sync(path)
 
     def tidy(self, dead: Child) -> bool:
-        """Delete the cgroup of a child that ended; whether nothing is left of it. One that is in use is the agent's to clear."""
-        try:
-            os.rmdir(dead.cgroup or "")
-        except OSError:
-            return False
-        return True
+        """Delete the cgroups of a child that ended; whether nothing is left of it. One that is in use is the agent's to clear."""
+        clean = bool(dead.cgroup)
+        for path in (dead.cgroup, *dead.limits):
+            try:
+                os.rmdir(path or "")
+            except FileNotFoundError:
+                continue
+            except OSError:
+                clean = False
+        return clean
+
+    def pace(self) -> float:
+        """Seconds between two looks, where there is no hurry."""
+        loud = any(path not in self.quiet and os.path.exists(path) for path in self.logs)
+        return TICK if self.in_flight or self.unwritten or loud else IDLE_TICK
+
+    def written(self, _fd: int, _events: int) -> None:
+        """Something has come into logs that were quiet: when, is noted soon, and whether it is much."""
+        for _ in self.quiet.ended():
+            self.next_tick = min(self.next_tick, time.monotonic() + HURRY)
 
     def tick(self) -> bool:
         """Bound the logs, finish what could not be done; whether to look again soon."""
@@ -179,12 +205,26 @@ class Keeper:
             if slow.request and slow.channel.fileno() >= 0 and time.monotonic() - slow.since > STUCK:
                 os.kill(slow.pid, signal.SIGKILL)
         self.forget_logs()
-        soon = False
+        now = time.monotonic()
+        soon, settled = False, now >= self.watchful_until
         for path, limit in self.logs.items():
+            if path in self.quiet:
+                continue
             cut, size = bound(path, limit)
-            soon = soon or cut or size - self.sizes.get(path, 0) > QUICK_BYTES
-            self.sizes[path] = size
+            grown = size - self.sizes.get(path, 0)
+            soon = soon or cut or grown > QUICK_BYTES
+            self.note(path, size)
+            if grown:
+                self.grown[path] = now
+            if settled and now - self.grown.get(path, 0.0) > CALM and self.quiet.add(path) and size_of(path) != size:
+                self.quiet.discard(path)
         return soon
+
+    def note(self, path: str, size: int) -> None:
+        """When the log had come to this size: what was written since the last look was written before now."""
+        if size != self.sizes.get(path, 0) and path != self.own_log:
+            note(path, size)
+        self.sizes[path] = size
 
     def forget_logs(self) -> None:
         """Of runs that ended, the newest few logs are still watched: a descendant may write on."""
@@ -193,6 +233,8 @@ class Keeper:
         for path in unused[:-WATCHED_LOGS]:
             del self.logs[path]
             self.sizes.pop(path, None)
+            self.grown.pop(path, None)
+            self.quiet.discard(path)
 
     # --- agents
 
@@ -214,7 +256,7 @@ class Keeper:
                 peer.flush()
                 self.watch_output(peer)
             if events & selectors.EVENT_READ:
-                self.queue.extend((peer, request, line) for request, line in peer.receive())
+                self.queue.extend((peer, line) for line in peer.receive())
         except Lost:
             self.drop(peer)
         self.advance()
@@ -253,7 +295,7 @@ class Keeper:
         pid = os.fork()
         if pid == 0:
             try:
-                child(theirs.detach(), self.identity, self.boot, cgroup)
+                child(theirs.detach(), self.identity, self.boot, cgroup, self.folder)
             finally:
                 os._exit(127)  # whatever happened: there must not be a second keeper in its place
         theirs.close()
@@ -264,12 +306,12 @@ class Keeper:
     def advance(self) -> None:
         """Hand out what was asked for, except by those who no longer wait for it."""
         while self.queue and self.in_flight < IN_FLIGHT:
-            peer, request, line = self.queue.popleft()
+            peer, line = self.queue.popleft()
             if not peer.gone():
-                self.hand_over(peer, request, line)
+                self.hand_over(peer, line)
 
-    def hand_over(self, peer: Peer, request: dict[str, Any], line: bytes) -> None:
-        """Let the spare, or a new child, become what was asked for."""
+    def hand_over(self, peer: Peer, line: bytes) -> None:
+        """Let the spare, or a new child, become what was asked for; we read the request while it is at work."""
         taken, self.spare = self.spare or self.fork(), None
         try:
             taken.channel.sendall(line + b"\n")
@@ -277,11 +319,18 @@ class Keeper:
             self.discard(taken)
             taken = self.fork()
             taken.channel.sendall(line + b"\n")
+        try:
+            request: dict[str, Any] = json.loads(line)
+        except ValueError:  # the child cannot read it either
+            self.discard(taken)
+            self.drop(peer)
+            return
         taken.request, taken.peer, taken.since = request, peer, time.monotonic()
         taken.channel.setblocking(False)
         self.in_flight += 1
         for path in (request["stdout"], request["stderr"]):
             self.logs.pop(path, None)  # the newest come last
+            self.quiet.discard(path)  # it may be another file by now
         self.watchful_until = taken.since + WATCHFUL
         self.next_tick = min(self.next_tick, taken.since + HURRY)
         self.logs |= {request["stdout"]: request["log_max"], request["stderr"]: request["log_max"]}
@@ -293,13 +342,19 @@ class Keeper:
             os.kill(useless.pid, signal.SIGKILL)
         useless.channel.close()
 
-    def heard(self, speaker: Child) -> None:
-        """Collect what a child reports until it has executed its program or died: both close the channel."""
+    def heard(self, speaker: Child, *, over: bool = False) -> None:
+        """Collect what a child reports until it has executed its program or died: both close the channel.
+
+        ``over``: it has died, and says no more, though its stand-in may have the channel open for another moment.
+        """
+        if speaker.channel.fileno() < 0:  # its end was seen a moment ago, among the same events
+            return
         try:
             while data := speaker.channel.recv(65536):
                 speaker.said += data
         except BlockingIOError:
-            return
+            if not over:
+                return
         except OSError as error:
             log(f"cannot hear process {speaker.pid}: {error.strerror}")
         self.selector.unregister(speaker.channel)
@@ -351,18 +406,22 @@ class Keeper:
     def ended(self, dead: Child, status: int) -> None:
         """Tell the agents, who can act on it while it is written down and made durable."""
         self.idle_since = time.monotonic()
+        oom = any(oom_kills(path) for path in (dead.cgroup, *dead.limits) if path)
         clean = self.tidy(dead)
         if dead is self.spare:
             dead.channel.close()
             self.spare, self.spare_after = None, time.monotonic() + PATIENCE
             return
-        if dead.request and dead.channel.fileno() >= 0:
-            self.heard(dead)
+        if dead.request:
+            self.heard(dead, over=True)
         if not dead.claim:
             return
-        folder, run, out, err = (dead.request[key] for key in ("folder", "run", "stdout", "stderr"))
-        data = {"status": status, "error": dead.failure, "wall": time.time(), "boottime": boottime()}
-        data |= {"stdout": size_of(out), "stderr": size_of(err)}
+        folder, run = dead.request["folder"], dead.request["run"]
+        data = {"status": status, "error": dead.failure, "wall": time.time(), "boottime": boottime(), "oom": oom}
+        if dead.request["durable"]:  # of a script somebody will want to know what it wrote last
+            data |= {"stdout": size_of(dead.request["stdout"]), "stderr": size_of(dead.request["stderr"])}
+        for path in (dead.request["stdout"], dead.request["stderr"]):
+            self.note(path, bound(path, dead.request["log_max"])[1])  # the next tick may be a while off
         for peer in tuple(self.peers):
             self.send(peer, {"exit": folder, "run": run, "data": data, "clean": clean})
         self.write_exit(folder, run, data)
@@ -386,3 +445,4 @@ class Keeper:
         except OSError as error:
             log(f"cannot write {name}, trying again: {error.strerror}")
             self.unwritten.append((folder, run, data))
+            self.next_tick = min(self.next_tick, time.monotonic() + TICK)

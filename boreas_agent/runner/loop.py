@@ -115,22 +115,24 @@ class Runner:
 
     def start(self, request: dict[str, Any]) -> None:
         """Fork; the child becomes the command or says why not."""
-        reader, output = os.pipe()
-        failure, said = os.pipe()
+        pipes: list[int] = []
         try:
+            pipes += os.pipe()
+            pipes += os.pipe()
             pid = os.fork()
         except OSError as error:
             self.tell({"id": request["id"], "error": f"cannot start the command: {error.strerror}"})
-            for fd in (reader, failure):
+            for fd in pipes:
                 os.close(fd)
-        else:
-            if not pid:
-                become(request, output, said)
-            os.set_blocking(reader, False)
-            os.set_blocking(failure, False)
-            command = Command(request["id"], pid, reader, failure, time.monotonic() + request["seconds"])
-            self.commands[pid] = command
-            self.selector.register(reader, selectors.EVENT_READ, lambda: self.read(command))
+            return
+        reader, output, failure, said = pipes
+        if not pid:
+            become(request, output, said)
+        os.set_blocking(reader, False)
+        os.set_blocking(failure, False)
+        command = Command(request["id"], pid, reader, failure, time.monotonic() + request["seconds"])
+        self.commands[pid] = command
+        self.selector.register(reader, selectors.EVENT_READ, lambda: self.read(command))
         os.close(output)
         os.close(said)
 

@@ -19,21 +19,29 @@ from boreas_agent.store.codec import Row
 Values = list[str | int | float | None]
 """Rows laid end to end, each as wide as the view."""
 
-_TABLES: tuple[tuple[Table, str], ...] = (
-    (schema.revisions, "INSERT"),
-    (schema.heads, "INSERT OR REPLACE"),
-    (schema.health, "INSERT"),
-    (schema.exits, "INSERT OR IGNORE"),  # a run that is recorded already
-    (schema.events, "INSERT"),
-    (schema.node, "INSERT OR REPLACE"),
+_END_OF_RUN = (
+    "ON CONFLICT (app, revision, run) DO UPDATE SET scheduled_at = coalesce(scheduled_at, excluded.scheduled_at), "
+    "started_at = coalesce(excluded.started_at, started_at), finished_at = excluded.finished_at, exit_code = excluded.exit_code, "
+    "outcome = excluded.outcome, reason = excluded.reason, output_tail = excluded.output_tail WHERE outcome IS NULL"
 )
-_COLUMNS = {table.name: [column.name for column in table.columns if column.name != "id"] for table, _ in _TABLES}
+_TABLES: tuple[tuple[Table, str, str], ...] = (
+    (schema.revisions, "INSERT", ""),
+    (schema.heads, "INSERT OR REPLACE", ""),
+    (schema.health, "INSERT", ""),
+    (schema.deployments, "INSERT OR REPLACE", ""),  # one that had succeeded may yet be rolled back
+    (schema.exits, "INSERT OR IGNORE", ""),  # a run that is recorded already
+    (schema.runs, "INSERT", _END_OF_RUN),  # one that goes on comes to its end, once
+    (schema.events, "INSERT", ""),
+    (schema.node, "INSERT OR REPLACE", ""),
+    (schema.images, "INSERT OR REPLACE", ""),
+)
+_COLUMNS = {table.name: [column.name for column in table.columns if column.name != "id"] for table, _, _ in _TABLES}
 _WIDEST = max(map(len, _COLUMNS.values()))
 WIDTH = 1 + _WIDEST
 """Values a row: the number of its table, its columns, and zeros up to the widest table's."""
 _ZERO = 0
 """Fills up; not None, for which ``sqlite3`` looks long for an adapter, each time in vain."""
-_SHAPES = {table.name: (number, (_ZERO,) * (_WIDEST - len(_COLUMNS[table.name]))) for number, (table, _) in enumerate(_TABLES, 1)}
+_SHAPES = {table.name: (number, (_ZERO,) * (_WIDEST - len(_COLUMNS[table.name]))) for number, (table, _, _) in enumerate(_TABLES, 1)}
 _FEWEST_ROWS, _MOST_ROWS = 4, 512
 
 
@@ -87,10 +95,10 @@ def _view() -> str:
 
 def _trigger() -> str:
     parts = []
-    for number, (table, insert) in enumerate(_TABLES, 1):
+    for number, (table, insert, conflict) in enumerate(_TABLES, 1):
         names = _COLUMNS[table.name]
         values = ", ".join(f"NEW.c{n}" for n in range(len(names)))
-        parts.append(f"{insert} INTO {table.name} ({', '.join(names)}) SELECT {values} WHERE NEW.target = {number};")
+        parts.append(f"{insert} INTO {table.name} ({', '.join(names)}) SELECT {values} WHERE NEW.target = {number} {conflict};")
     return f"CREATE TEMP TRIGGER incoming_insert INSTEAD OF INSERT ON incoming WHEN NEW.target BEGIN {' '.join(parts)} END"
 
 

@@ -6,16 +6,17 @@ one app can't both take the same revision number. They touch nothing; a Change t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from boreas_agent import spec
+from boreas_agent import dependencies, rollout, spec
 from boreas_agent.clock import timestamp
-from boreas_agent.errors import Conflict, NotFound
-from boreas_agent.model import Drained, Event, Head, Health, Hold, Revision, RevisionKind, Status
-from boreas_agent.spec import Submission
+from boreas_agent.errors import Conflict, FieldError, Invalid, NotFound
+from boreas_agent.health import GOOD, SERVES
+from boreas_agent.model import Drained, Event, Good, Head, Health, Hold, PulledImage, Revision, RevisionKind, Status
+from boreas_agent.spec import DockerPkg, Pkg, Submission
 from boreas_agent.store import codec
 from boreas_agent.store.codec import Rows
 from boreas_agent.store.values import Outcome, Receipt
@@ -24,20 +25,38 @@ T = TypeVar("T")
 Known = Head | int
 """What is recorded of an app: its head, or, where it is gone or was never there, its newest revision number (or 0)."""
 
-SERVES = 50
-"""From this level on something answers the app's users (contract, section 4)."""
-GOOD = 80
-"""From this level on a revision counts as deployed."""
 _NO_ATTEMPTS = codec.frozen({})
 
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """An answer, and what must be durable before it may be given. ``state`` None leaves the app as it is."""
+    """An answer, and what must be durable before it may be given. ``state`` None leaves the app as it is.
+
+    ``asks``: a revision that somebody asks for, which the other apps must allow (:func:`check_order`).
+    """
 
     answer: T
     state: Known | None = None
     rows: Rows = ()
+    asks: Revision | None = None
+
+
+def check_order(asked: Revision, head: Callable[[str], Head | None]) -> None:
+    """Refuse a revision that would wait for itself, by what is desired of the other apps; raises Invalid, for a rollback Conflict."""
+
+    def after(app: str) -> Iterable[str]:
+        other = head(app)
+        return () if other is None or other.revision.removed else (need.app for need in other.revision.pkg.depends_on)
+
+    path = dependencies.path_back(asked.app, [need.app for need in asked.pkg.depends_on], after)
+    if not path:
+        return
+    round_about = dependencies.arrows(path)
+    if asked.kind == "rollback":
+        raise Conflict(
+            f"cannot roll back {asked.app} to that: it would wait for itself: {round_about}; change what the others depend on first"
+        )
+    raise Invalid((FieldError("pkg.depends_on", f"{asked.app} would wait for itself: {round_about}"),))
 
 
 # --- new revisions -------------------------------------------------------------------------------
@@ -47,23 +66,67 @@ def apply(submission: Submission, by: str, known: Known, now: datetime) -> Chang
     """Record a submission, unless it is what the head already asks for."""
     head = known if isinstance(known, Head) and not known.revision.removed else None
     if head and head.revision.spec_hash == submission.spec_hash and not submission.force:
-        return Change(_receipt(head, changed=False, message=f"unchanged: revision {head.revision.revision} already asks for this"))
+        return _unchanged(head)
     number = newest(known) + 1
-    generation = head.revision.generation if head and not submission.force else number
-    revision = Revision(
-        app=submission.app,
+    # What runs now is kept where it is the same; that may be an older revision than the desired one.
+    generation = head.running.generation if head and not submission.force else number
+    wanted = _Wanted(submission.version, submission.pkg, submission.spec_hash, generation)
+    return _asked(_record_new(_revision(submission.app, number, "apply", wanted, by, now), "Applied", known, now))
+
+
+def rollback(ran: Good, by: str, known: Known, now: datetime) -> Change[Receipt]:
+    """Ask again for what an older revision asked for, and for the bytes that it ``ran``. What runs of it is kept, if it does."""
+    to = ran.revision
+    head = _present(to.app, known)
+    if head.revision.removed:
+        raise Conflict(f"cannot roll back {to.app}: it is being removed")
+    if to.removed:
+        raise Conflict(f"cannot roll back {to.app} to revision {to.revision}: that one asked for its removal")
+    if head.revision.spec_hash == to.spec_hash:
+        return _unchanged(head)
+    wanted = _Wanted(to.version, to.pkg, to.spec_hash, to.generation)
+    revision = _revision(to.app, newest(known) + 1, "rollback", wanted, by, now)
+    return _asked(_record_new(revision, "RollbackRequested", head, now, replace(ran, revision=revision)))
+
+
+def _asked(change: Change[Receipt]) -> Change[Receipt]:
+    return replace(change, asks=change.state.revision) if isinstance(change.state, Head) else change
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a new revision asks for."""
+
+    version: str
+    pkg: Pkg
+    spec_hash: str
+    generation: int
+
+
+def _revision(app: str, number: int, kind: RevisionKind, wanted: _Wanted, by: str, now: datetime) -> Revision:  # noqa: PLR0913, PLR0917  all that is new in it
+    return Revision(
+        app=app,
         revision=number,
-        version=submission.version,
-        kind="apply",
-        generation=generation,
-        pkg=submission.pkg,
-        spec_hash=submission.spec_hash,
-        instance_hash=spec.instance_hash(submission.version, submission.pkg, generation, number),
+        version=wanted.version,
+        kind=kind,
+        generation=wanted.generation,
+        pkg=wanted.pkg,
+        spec_hash=wanted.spec_hash,
+        instance_hash=spec.instance_hash(wanted.version, wanted.pkg, wanted.generation, number),
         submitted_at=now,
         submitted_by=by,
     )
-    health = _pending(known, f"revision {number} recorded")
-    return _recorded(_succeed(known, revision, health, now), known, _event("Applied", revision), now)
+
+
+def _record_new(revision: Revision, event: str, known: Known, now: datetime, ran: Good | None = None) -> Change[Receipt]:
+    health = _pending(known, f"revision {revision.revision} recorded")
+    return _recorded(_succeed(known, revision, health, now, ran), known, _event(event, revision), now)
+
+
+def _unchanged(head: Head) -> Change[Receipt]:
+    asks = f"unchanged: revision {head.revision.revision} already asks for this"
+    blocked = rollout.blocked(head)
+    return Change(_receipt(head, changed=False, message=f"{asks}; {blocked}" if blocked else asks))
 
 
 def restart(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
@@ -71,9 +134,15 @@ def restart(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
     head = _present(app, known)
     if head.revision.removed:
         raise Conflict(f"cannot restart {app}: it is being removed")
-    revision = _again(head, "restart", by, now)
-    health = _pending(head, f"revision {revision.revision} recorded")
-    return _recorded(_succeed(head, revision, health, now), head, _event("Restarted", revision), now)
+    return _record_new(_again(head, "restart", by, now), "Restarted", head, now, _restarted(head))
+
+
+def _restarted(head: Head) -> Good | None:
+    """What a restart runs: the bytes that the revision ran, unless its spec wants them looked for at every deployment."""
+    deployment, pkg = head.deployment, head.revision.pkg
+    if deployment is None or (isinstance(pkg, DockerPkg) and pkg.pull_policy == "always"):
+        return None
+    return Good(head.revision, deployment.image, deployment.digest)
 
 
 def remove(app: str, by: str, known: Known, now: datetime) -> Change[Receipt]:
@@ -94,7 +163,7 @@ def adopt(revision: Revision, known: Known, now: datetime) -> Change[bool]:
     message = (
         f"revision {revision.revision} ({revision.version}) was found running and is not in the database: it is the desired state again"
     )
-    successor = _succeed(known, revision, _pending(known, f"revision {revision.revision} adopted"), now)
+    successor = replace(_succeed(known, revision, _pending(known, f"revision {revision.revision} adopted"), now), deployment=None)
     change = _recorded(successor, known, Event("Adopted", message, revision.app, revision.revision), now)
     return Change(True, change.state, change.rows)
 
@@ -115,11 +184,16 @@ def _again(head: Head, kind: RevisionKind, by: str, now: datetime) -> Revision:
     )
 
 
-def _succeed(known: Known, revision: Revision, health: Health, now: datetime) -> Head:
-    """The head that ``revision`` makes; what was learnt of instances stays true while they stay the same."""
+def _succeed(known: Known, revision: Revision, health: Health, now: datetime, ran: Good | None = None) -> Head:
+    """The head that ``revision`` makes; what was learnt of instances stays true while they stay the same.
+
+    ``ran``: the bytes that it is to run, where it isn't to find out anew.
+    """
     if not isinstance(known, Head):
-        return Head(revision, health, now)
-    same = known.revision.instance_hash == revision.instance_hash
+        return Head(revision, health, now, deployment=rollout.begin(revision, now))
+    same = known.running.instance_hash == revision.instance_hash
+    kept = known.ran if same and known.ran.image else ran
+    deployment = rollout.begin(revision, now, kept.image, kept.digest) if kept else rollout.begin(revision, now)
     return replace(
         known,
         revision=revision,
@@ -127,6 +201,8 @@ def _succeed(known: Known, revision: Revision, health: Health, now: datetime) ->
         updated=_updated(known, health, now),
         proven="",  # a new revision has to prove itself anew
         attempts=known.attempts if same else _NO_ATTEMPTS,
+        deployment=deployment,
+        good=rollout.successor_good(known, revision),
     )
 
 
@@ -136,7 +212,7 @@ def _pending(known: Known, msg: str) -> Health:
         return Health(1, Status.PENDING, msg)
     if known.health.level < SERVES or known.health.status is Status.COMPLETED:
         return Health(1, Status.PENDING, msg)
-    old = f"revision {known.revision.revision}" if known.health.level >= GOOD else "an older revision"
+    old = f"revision {known.running.revision}" if known.health.level >= GOOD or known.fallback else "an older revision"
     return Health(SERVES, Status.PENDING, f"{msg}; {old} still serves")
 
 
@@ -147,6 +223,8 @@ def _recorded(head: Head, known: Known, event: Event, now: datetime) -> Change[R
     if isinstance(known, Head) and _unfinished(known):
         message = f"revision {known.revision.revision} was superseded by revision {number} before it was healthy"
         rows.append(("events", codec.event_row(Event("Superseded", message, head.app, known.revision.revision), now)))
+    if isinstance(known, Head) and (ended := rollout.supersede(known, head.revision, now)):
+        rows += codec.deployment_rows(head.app, ended, None)
     rows.append(("health", codec.health_row(head.revision, head.health, now)))
     message = f"revision {number} recorded"
     if head.hold:
@@ -231,17 +309,19 @@ def record(outcome: Outcome, known: Known, now: datetime) -> Change[None]:
     """Fact and history of one pass. What it says of a revision that is no longer the head is dropped, what happened is not."""
     happened: Rows = (
         *(("exits", codec.exit_row(name, ended)) for name, ended in outcome.exits),
+        *(("runs", codec.run_row(name, run)) for name, run in outcome.runs),
         *(("events", codec.event_row(event, now)) for event in outcome.events),
     )
     if not isinstance(known, Head):
         return Change(None, None, happened)
     if known.revision.revision != outcome.revision:
-        head = replace(known, homes=known.homes | outcome.homes)
+        head = replace(known, homes=known.homes | outcome.homes, hooked={**known.hooked, **(outcome.hooked or {})})
         return Change(None, None if head == known else head, happened)
     if outcome.gone:
         if not known.revision.removed:
             raise Conflict(f"cannot forget {outcome.app}: its revision {outcome.revision} does not ask for its removal")
-        return Change(None, known.revision.revision, happened)
+        ended = rollout.gone(known, now)
+        return Change(None, known.revision.revision, (*happened, *(codec.deployment_rows(known.app, ended, None) if ended else ())))
     head = replace(
         known,
         health=outcome.health,
@@ -250,7 +330,11 @@ def record(outcome: Outcome, known: Known, now: datetime) -> Change[None]:
         proven=outcome.proven,
         unknown_since=outcome.unknown_since,
         homes=outcome.homes,
+        deployment=outcome.deployment or known.deployment,
+        hooked=known.hooked if outcome.hooked is None else outcome.hooked,
     )
+    if head.deployment and head.deployment.outcome and head.deployment.stage is not (known.deployment and known.deployment.stage):
+        happened = (*happened, *codec.deployment_rows(head.app, head.deployment, head.good))
     if outcome.health != known.health:
         happened = (*happened, ("health", codec.health_row(head.revision, outcome.health, now)))
     return Change(None, None if head == known else head, happened)
@@ -259,6 +343,12 @@ def record(outcome: Outcome, known: Known, now: datetime) -> Change[None]:
 def record_events(events: Sequence[Event], _known: Known, now: datetime) -> Change[None]:
     """Events alone."""
     return Change(None, None, tuple(("events", codec.event_row(event, now)) for event in events))
+
+
+def record_images(images: Sequence[PulledImage], events: Sequence[Event], _known: Known, now: datetime) -> Change[None]:
+    """How images are that the agent has pulled, and what was done with them."""
+    rows = [("images", codec.image_row(image)) for image in images]
+    return Change(None, None, (*rows, *(("events", codec.event_row(event, now)) for event in events)))
 
 
 # --- small things --------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from prometheus_client import Histogram
+
 from boreas_agent.clock import Clock
 from boreas_agent.errors import CannotRecord, StartupError
 from boreas_agent.store import faults
@@ -23,6 +25,9 @@ from boreas_agent.store.bulk import WIDTH, Inserter, Values
 from boreas_agent.store.guard import Damaged, Guard
 from boreas_agent.store.opening import Kept, write_anew
 from boreas_agent.store.wal import Wal
+
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
+"""In seconds, around what an fsync costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,9 @@ class Disk:
         self.committed_at = clock.boottime()
         """When the last commit succeeded, in boot seconds."""
         self.commits = 0
+        self.commit_seconds = Histogram(
+            "boreas_store_commit_seconds", "How long it took to make a commit durable.", registry=None, buckets=_BUCKETS
+        )
         self._thread = threading.Thread(target=self._work, name="boreas-store", daemon=True)
         self._thread.start()
 
@@ -79,8 +87,10 @@ class Disk:
 
     def write(self, values: Values) -> None:
         """Commit these rows. A file that was deleted or damaged would take commits that nobody ever finds again."""
+        began = self._clock.boottime()
         self._verify()
         self._inserter.insert(values)
+        self.commit_seconds.observe(self._clock.boottime() - began)
         self._wal.grown(len(values) // WIDTH, sum([len(value) for value in values if isinstance(value, str)]))
         self._committed()
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from boreas_agent.model import Head
 from boreas_agent.store import bulk, codec
 from boreas_agent.store.bulk import Values
-from boreas_agent.store.changes import Change, Known
+from boreas_agent.store.changes import Change, Known, check_order
 from boreas_agent.store.codec import Row
 from boreas_agent.store.gone import Gone
 
@@ -53,6 +53,8 @@ class Published:
     answers: Sequence[Answer]
     anew: bool = False
     """The file was written anew; whoever has the old one open should let go of it."""
+    happened: bool = False
+    """There are events among what was recorded."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,8 @@ class Draft:
         """Let the request see what those before it did; one that raises has changed nothing."""
         try:
             change = request.decide(self._known(request), now)
+            if change.asks is not None:
+                check_order(change.asks, self._head)
         except Exception as error:  # noqa: BLE001  it belongs to whoever asked
             return Answer(request.future, error=error)
         if change.state is not None and request.app is not None:
@@ -88,6 +92,10 @@ class Draft:
         if known is None:
             known = self.committed.get(app)
         return (self.gone.newest(app) or request.newest) if known is None else known
+
+    def _head(self, app: str) -> Head | None:
+        state = self.states.get(app, self.committed.get(app))
+        return state if isinstance(state, Head) else None
 
     def values(self, now: datetime) -> Values:
         """All rows to write; of each app only the last head."""

@@ -13,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnClause, Connection, Integer, Select, Text, column, create_engine, literal_column, select, table
+from sqlalchemy import ColumnClause, Connection, Integer, Select, Text, column, create_engine, func, literal_column, select, table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from boreas_agent.clock import parse_timestamp
 from boreas_agent.errors import Transient
+from boreas_agent.model import PulledImage
 
 T = TypeVar("T")
 _READERS = 2
@@ -25,6 +27,7 @@ _BUSY_SECONDS = 5.0
 _app: ColumnClause[str] = column("app", Text)
 _id: ColumnClause[int] = column("id", Integer)
 _revision: ColumnClause[int] = column("revision", Integer)
+_record: ColumnClause[str] = column("record", Text)
 
 
 class History:
@@ -76,6 +79,46 @@ class History:
         rows = await self._rows(query.where(_revision < before) if before is not None else query)
         return [row | {"spec": json.loads(row["spec"])} for row in rows]
 
+    async def deployments(self, app: str, limit: int, before: int | None) -> list[dict[str, Any]]:
+        """Newest first; ``before`` is an id."""
+        return [row | {"phases": json.loads(row["phases"])} for row in await self._rows(_newest_first("v_deployments", app, limit, before))]
+
+    async def record(self, app: str, revision: int) -> str | None:
+        """The record of one revision, None where it is not known (any more)."""
+        query = select(_record).select_from(table("revisions")).where(_app == app, _revision == revision)
+        return await self.read(lambda connection: connection.execute(query).scalar())
+
+    async def succeeded(self, app: str, before: int) -> list[str]:
+        """The records of the newest revisions older than ``before`` whose deployments succeeded, newest first."""
+        query = text(
+            "SELECT DISTINCT r.revision, r.record FROM revisions r JOIN deployments d ON d.app = r.app AND d.revision = r.revision "
+            "WHERE r.app = :app AND r.revision < :before AND d.outcome = 'succeeded' ORDER BY r.revision DESC LIMIT 50"
+        )
+        return await self.read(lambda connection: [record for _, record in connection.execute(query, {"app": app, "before": before})])
+
+    async def ran(self, app: str, revision: int) -> tuple[str, str]:
+        """The image that a revision ran the last time, and where it can be fetched again; both empty where that is not known."""
+        query = text(
+            "SELECT image, digest FROM deployments WHERE app = :app AND revision = :revision AND image IS NOT NULL "
+            "ORDER BY number DESC LIMIT 1"
+        )
+
+        def ask(connection: Connection) -> tuple[str, str]:
+            row = connection.execute(query, {"app": app, "revision": revision}).first()
+            return (str(row[0]), str(row[1] or "")) if row else ("", "")
+
+        return await self.read(ask)
+
+    async def images(self) -> list[PulledImage]:
+        """Those that are not removed."""
+        query = text("SELECT image, names, pulled_at, idle FROM images WHERE removed_at IS NULL ORDER BY id")
+
+        def ask(connection: Connection) -> list[PulledImage]:
+            rows = connection.execute(query)
+            return [PulledImage(image, tuple(names.split()), parse_timestamp(at), idle) for image, names, at, idle in rows]
+
+        return await self.read(ask)
+
     async def health(self, app: str, limit: int, before: int | None) -> list[dict[str, Any]]:
         """Changes of health, newest first; ``before`` is an id."""
         return await self._rows(_newest_first("v_health", app, limit, before))
@@ -92,6 +135,11 @@ class History:
         if after is not None:
             return await self._rows(query.where(_id > after).order_by(_id))
         return (await self._rows(query.order_by(_id.desc())))[::-1]
+
+    async def newest_event(self) -> int:
+        """The id of the newest event, 0 where there is none."""
+        query = select(func.max(_id)).select_from(table("v_events"))
+        return await self.read(lambda connection: connection.execute(query).scalar() or 0)
 
 
 def _view(name: str) -> Select[Any]:

@@ -81,6 +81,7 @@ def _fill(connection: sqlite3.Connection, clock: Clock, kept: Kept, why: str) ->
     for head in kept.heads.values():
         rows += (
             ("revisions", codec.revision_row(head.revision)),
+            *([("revisions", codec.revision_row(head.good.revision))] if head.good else []),
             ("heads", codec.head_row(head)),
             ("health", codec.health_row(head.revision, head.health, head.updated)),
         )
@@ -128,7 +129,10 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _heads(connection: sqlite3.Connection) -> dict[str, Head]:
-    joined = "heads h JOIN revisions r ON r.app = h.app AND r.revision = h.revision"
+    joined = (
+        "heads h JOIN revisions r ON r.app = h.app AND r.revision = h.revision "
+        "LEFT JOIN revisions g ON g.app = h.app AND g.revision = h.good"
+    )
     heads = {}
     for app, *row in connection.execute(f"SELECT h.app, {codec.HEAD_COLUMNS} FROM {joined} WHERE h.gone = 0 ORDER BY h.app"):  # noqa: S608  constants
         try:

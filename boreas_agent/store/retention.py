@@ -23,6 +23,8 @@ KEPT_REVISIONS = 50
 _AT_ONCE = 500
 
 _GONE = "NOT EXISTS (SELECT 1 FROM heads h WHERE h.app = t.app AND h.gone = 0)"
+_RAN_SINCE = "EXISTS (SELECT 1 FROM runs n WHERE n.app = t.app AND n.id > t.id AND n.started_at IS NOT NULL)"
+"""Then it has ended, too, though nobody saw how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,14 @@ TABLES = (
     _Table("events", "at"),
     _Table("health", "at", f"({_GONE} OR EXISTS (SELECT 1 FROM health n WHERE n.app = t.app AND n.id > t.id))"),  # noqa: S608  a constant
     _Table("exits", "exited_at"),
+    _Table("runs", "coalesce(finished_at, started_at, scheduled_at)", f"(outcome IS NOT NULL OR {_GONE} OR {_RAN_SINCE})"),
+    _Table("deployments", "started_at"),
+    _Table("images", "pulled_at", "removed_at IS NOT NULL"),
     _Table(
         "revisions",
         "submitted_at",
-        f"({_GONE} OR (SELECT count(*) FROM revisions n WHERE n.app = t.app AND n.revision > t.revision) >= {KEPT_REVISIONS})",  # noqa: S608  a constant
+        f"({_GONE} OR (SELECT count(*) FROM revisions n WHERE n.app = t.app AND n.revision > t.revision) >= {KEPT_REVISIONS}"  # noqa: S608  a constant
+        " AND NOT EXISTS (SELECT 1 FROM heads h WHERE h.app = t.app AND h.good = t.revision))",
     ),
 )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0004"
 """The newest migration. A file that is there already needs no migration, so alembic need not even be imported."""
 
 metadata = MetaData()
@@ -53,9 +53,37 @@ heads = Table(
     Column("hold", Text),
     Column("unknown_since", Text),
     _text("homes"),
+    Column("deployment", Text),
+    Column("good", Integer),
+    Column("good_image", Text),
+    Column("hooked", Text),
+    Column("good_digest", Text),
     sqlite_with_rowid=False,
 )
-"""One row an app, rewritten in place. ``gone`` = 1: removed for good, kept so that no revision number is used twice."""
+"""One row an app, rewritten in place. ``gone`` = 1: removed for good, kept so that no revision number is used twice.
+``deployment`` is the current or last one, as JSON; ``good`` the revision to go back to, ``good_image`` the image it ran and
+``good_digest`` where that can be fetched again; ``hooked`` says beside which runs post_start hooks were carried out, as JSON."""
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("app"),
+    _number("number"),
+    _number("revision"),
+    _text("version"),
+    _text("kind"),
+    _text("started_at"),
+    _text("finished_at"),
+    Column("seconds", Float, nullable=False),
+    _text("outcome"),
+    _text("reason"),
+    _text("phases"),
+    Column("image", Text),
+    Column("digest", Text),
+    UniqueConstraint("app", "number", name="deployments_app"),
+)
+"""Deployments that have ended; the one under way is in its app's head. ``number`` counts up per app with the revisions."""
 
 health = Table(
     "health",
@@ -90,6 +118,25 @@ exits = Table(
     UniqueConstraint("app", "revision", "replica", "run", name="exits_run"),
 )
 
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("app"),
+    _number("revision"),
+    _text("run"),
+    Column("scheduled_at", Text),
+    Column("started_at", Text),
+    Column("finished_at", Text),
+    Column("exit_code", Integer),
+    Column("outcome", Text),
+    _text("reason"),
+    _text("output_tail"),
+    UniqueConstraint("app", "revision", "run", name="runs_run"),
+    Index("runs_app", "app", "id"),
+)
+"""Runs of scripts, and scheduled ones that there were not; without an ``outcome`` as long as a run goes on."""
+
 events = Table(
     "events",
     metadata,
@@ -102,6 +149,19 @@ events = Table(
     Index("events_app", "app", "id"),
     sqlite_autoincrement=True,  # streams resume by id, so a deleted one must never come back
 )
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("image"),
+    _text("names"),
+    _text("pulled_at"),
+    Column("idle", Float, nullable=False),
+    Column("removed_at", Text),
+    UniqueConstraint("image", name="images_image"),
+)
+"""Images that the agent brought onto the node; those it has removed again are history."""
 
 node = Table("node", metadata, Column("name", Text, primary_key=True), _text("value"), sqlite_with_rowid=False)
 """What is remembered of the node itself, as JSON: ``drained`` (a ``model.Drained``, or null)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -15,11 +16,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from prometheus_client import Histogram
+
+from boreas_agent import records
 from boreas_agent.clock import Clock
-from boreas_agent.errors import CannotRecord
-from boreas_agent.model import Drained, Event, Head, Hold, Revision
+from boreas_agent.errors import CannotRecord, Conflict, Invalid, NotFound
+from boreas_agent.model import Drained, Event, Good, Head, Hold, PulledImage, Revision
 from boreas_agent.spec import Submission
 from boreas_agent.store import changes, retention
+from boreas_agent.store.dependents import Dependents
 from boreas_agent.store.draft import Published
 from boreas_agent.store.history import History
 from boreas_agent.store.opening import Opened, open_database
@@ -43,7 +48,9 @@ class Store:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self.heads: Mapping[str, Head] = MappingProxyType(self._heads)
         """All apps, also those being removed; a live view."""
+        self._dependents = Dependents(self._heads)
         self._drained = opened.drained
+        self._bell = asyncio.Event()
         self._history = History(path)
         self._writer = Writer(path, opened, self.heads, clock, self._publish)
 
@@ -74,6 +81,10 @@ class Store:
         """All that is remembered of ``app``; None where it is unknown or gone."""
         return self._heads.get(app)
 
+    def dependents(self, app: str) -> frozenset[str]:
+        """The apps that depend on ``app``, whether there is such an app or not."""
+        return self._dependents.of(app)
+
     def changed(self, app: str) -> asyncio.Future[None]:
         """Done at the next change of the app's head. Whoever asks before looking at the head misses none."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -81,6 +92,11 @@ class Store:
         waiting.add(future)
         future.add_done_callback(partial(self._stop_waiting, app))
         return future
+
+    @property
+    def next_event(self) -> asyncio.Event:
+        """Set by the next commit that records an event. Whoever asks for it before reading misses none."""
+        return self._bell
 
     def _stop_waiting(self, app: str, future: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(app, set())
@@ -90,6 +106,7 @@ class Store:
 
     def _publish(self, published: Published) -> None:
         for app, head in published.heads.items():
+            self._dependents.update(app, self._heads.get(app), head)
             if head is None:
                 self._heads.pop(app, None)
             else:
@@ -97,6 +114,9 @@ class Store:
             self._tell(app)
         if published.anew:
             self._history.forget()
+        if published.happened or published.anew:
+            self._bell.set()
+            self._bell = asyncio.Event()
         for answer in published.answers:
             answer.give()
 
@@ -113,6 +133,11 @@ class Store:
     def commits(self) -> int:
         """How many transactions were committed; many requests may share one."""
         return self._writer.disk.commits
+
+    @property
+    def commit_seconds(self) -> Histogram:
+        """How long commits took."""
+        return self._writer.disk.commit_seconds
 
     async def check(self) -> None:
         """Find out whether a commit is possible now; costs one at most every few seconds. Raises CannotRecord."""
@@ -142,6 +167,41 @@ class Store:
     async def restart(self, app: str, by: str) -> Receipt:
         """A new revision of the same spec that replaces every instance. Raises NotFound, Conflict."""
         return await self._writer.submit(app, partial(changes.restart, app, by))
+
+    async def rollback(self, app: str, to: int | None, by: str) -> Receipt:
+        """The spec of revision ``to`` anew; None: of the newest older one that was healthy. Raises NotFound, Conflict, Transient."""
+        head = self._heads.get(app)
+        if head is None:
+            raise NotFound(f"there is no app {app}")
+        older = await self._healthy_before(head) if to is None else await self._known(head, to)
+        return await self._writer.submit(app, partial(changes.rollback, older, by))
+
+    async def _healthy_before(self, head: Head) -> Good:
+        wanted = head.revision.spec_hash
+        if head.good is not None and head.good.revision.spec_hash != wanted:
+            return head.good
+        for record in await self._history.succeeded(head.app, head.revision.revision):
+            with suppress(Invalid):
+                older = records.decode(record)
+                if older.spec_hash != wanted and not older.removed:
+                    return await self._with_bytes(older)
+        raise Conflict(f"cannot roll back {head.app}: no older revision of it was healthy; name the revision to go back to")
+
+    async def _known(self, head: Head, revision: int) -> Good:
+        if revision == head.revision.revision:
+            return Good(head.revision)
+        if head.good is not None and revision == head.good.revision.revision:
+            return head.good
+        record = await self._history.record(head.app, revision)
+        if record is None:
+            raise Conflict(f"cannot roll back {head.app} to revision {revision}: there is no such revision on record")
+        try:
+            return await self._with_bytes(records.decode(record))
+        except Invalid as error:
+            raise Conflict(f"cannot roll back {head.app} to revision {revision}: {error}") from error
+
+    async def _with_bytes(self, older: Revision) -> Good:
+        return Good(older, *await self._history.ran(older.app, older.revision))
 
     async def remove(self, app: str, by: str) -> Receipt:
         """Desired state: absent. Raises NotFound where it already is."""
@@ -210,6 +270,14 @@ class Store:
         """Commit events that belong to no pass."""
         await self._writer.submit(None, partial(changes.record_events, tuple(events)))
 
+    async def images(self) -> Sequence[PulledImage]:
+        """The images that the agent has pulled and not removed."""
+        return await self._history.images()
+
+    async def record_images(self, images: Sequence[PulledImage], events: Sequence[Event] = ()) -> None:
+        """Commit how images are, and events about them."""
+        await self._writer.submit(None, partial(changes.record_images, tuple(images), tuple(events)))
+
     # --- history -----------------------------------------------------------------------------------------
 
     async def newest(self, app: str) -> int:
@@ -220,6 +288,10 @@ class Store:
     async def revisions(self, app: str, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
         """Rows of ``v_revisions``, newest first, ``spec`` decoded; ``before`` is a revision number."""
         return await self._history.revisions(app, limit, before)
+
+    async def deployments(self, app: str, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """Rows of ``v_deployments``, newest first, ``phases`` decoded; ``before`` is an id."""
+        return await self._history.deployments(app, limit, before)
 
     async def health(self, app: str, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
         """Rows of ``v_health``, newest first; ``before`` is an id."""
@@ -232,6 +304,10 @@ class Store:
     async def events(self, app: str | None = None, after: int | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Rows of ``v_events``, oldest first: those after the id ``after``, or, where it is None, the newest."""
         return await self._history.events(app, after, limit)
+
+    async def newest_event(self) -> int:
+        """The id of the newest event, 0 where there is none."""
+        return await self._history.newest_event()
 
     async def prune(self) -> int:
         """Delete what is over the limits, and give back the room of a log that had grown; the number of rows deleted."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from boreas_agent.model import Attempts, Deadline, Event, Exit, Health, InstanceName
+from boreas_agent.model import Action, Attempts, Deadline, Deployment, Event, Exit, Health, InstanceName, ScriptRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,22 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What a request would be answered, and what would be done for it, in order."""
+
+    receipt: Receipt
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one reconcile pass of one app found and did; committed whole, in one transaction.
 
     It speaks of ``revision``: where the head has moved on meanwhile, exits and events are still recorded, the rest
-    is dropped (the next pass speaks of the new head). An exit already recorded (same instance and run) changes nothing.
-    ``gone`` says that a removal has finished: the app leaves the list, its history stays.
+    is dropped (the next pass speaks of the new head). An exit already recorded (same instance and run) changes nothing, nor does
+    a run of a script whose end is recorded.
+    ``gone`` says that a removal has finished: the app leaves the list, its history stays. ``deployment`` or
+    ``hooked`` None: as it was.
     """
 
     app: str
@@ -38,7 +48,10 @@ class Outcome:
     homes: frozenset[str] = frozenset()
     exits: tuple[tuple[InstanceName, Exit], ...] = ()
     events: tuple[Event, ...] = ()
+    runs: tuple[tuple[InstanceName, ScriptRun], ...] = ()
     gone: bool = False
+    deployment: Deployment | None = None
+    hooked: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

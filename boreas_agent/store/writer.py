@@ -150,7 +150,7 @@ class Writer:
         for table, row in draft.rows:
             if table == "node":
                 self._drained = codec.drained(str(row[1]))
-        self._publish(Published(heads, answers))
+        self._publish(Published(heads, answers, happened=any(table == "events" for table, _ in draft.rows)))
         if self._waiting:
             self._begin_soon()
 

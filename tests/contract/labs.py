@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from boreas_agent.drivers.base import Driver
 from boreas_agent.model import Instance, Observed
 from tests.engine import processes, wants
 from tests.engine.engine import Engine
 from tests.world import FakeClock, FakeDriver, World
+
+IGNORING = "trap '' HUP; while :; do sleep 1; done"
+
+
+def told(content: str, path: str) -> dict[str, Any]:
+    """A file of which a running app is told."""
+    return {"path": path, "content": content, "on_change": "signal"}
 
 
 class Lab(Protocol):
@@ -27,6 +34,9 @@ class Lab(Protocol):
 
     def ending(self, code: int, app: str = "web") -> Instance:
         """An instance that ends at once with this status."""
+
+    def telling(self, content: str, revision: int = 1) -> Instance:
+        """A lasting one that can be told of another content of its file by a signal, which it ignores."""
 
     def kill(self, seen: Observed) -> None:
         """What ``kill -9`` by somebody else does."""
@@ -50,6 +60,9 @@ class ProcessLab:
     def ending(self, code: int, app: str = "web") -> Instance:
         return self._shell(f"exit {code}", app, 1)
 
+    def telling(self, content: str, revision: int = 1) -> Instance:
+        return processes.shell(IGNORING, files=[told(content, "conf")], revision=revision, made_by=1)
+
     def _shell(self, line: str, app: str, revision: int) -> Instance:
         command = [line] if self.kind == "script" else ["/bin/sh", "-c", line]
         return processes.want(app, revision=revision, version=f"v{revision}", type=self.kind, command=command)
@@ -72,6 +85,9 @@ class DockerLab:
 
     def ending(self, code: int, app: str = "web") -> Instance:
         return wants.shell(f"exit {code}", app)
+
+    def telling(self, content: str, revision: int = 1) -> Instance:
+        return wants.shell(IGNORING, files=[told(content, "/conf")], revision=revision, made_by=1)
 
     def kill(self, seen: Observed) -> None:
         self.engine.client.kill(seen.ref, "SIGKILL")
@@ -97,6 +113,9 @@ class FakeLab:
     def ending(self, code: int, app: str = "web") -> Instance:
         self.world.programs[app, "ending"] = code
         return processes.want(app, version="ending", command=["/bin/sh", "-c", f"exit {code}"])
+
+    def telling(self, content: str, revision: int = 1) -> Instance:
+        return processes.shell(IGNORING, files=[told(content, "conf")], revision=revision, made_by=1)
 
     def kill(self, seen: Observed) -> None:
         self.world.end(self.world.things[seen.name], signal="SIGKILL")

@@ -13,13 +13,15 @@ import pytest
 from boreas_agent.drivers.base import ALL_APPS, Driver
 from boreas_agent.errors import Unavailable
 from boreas_agent.model import Observed, Phase
-from boreas_agent.records import decode
+from boreas_agent.records import carried, decode
 from tests.contract.labs import DockerLab, FakeLab, Lab, ProcessLab
 from tests.engine.processes import ground
 from tests.waiting import eventually_async
 
+DOCKER = pytest.param("docker", marks=pytest.mark.docker)
 
-@pytest.fixture(params=["binary", "script", pytest.param("docker", marks=pytest.mark.docker), "fake"])
+
+@pytest.fixture(params=["binary", "script", DOCKER, "fake"])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     match request.param:
         case "docker":
@@ -196,6 +198,23 @@ def test_a_command_beside_it_tells_how_it_ended_and_what_it_said(lab: Lab) -> No
     using(lab, work)
 
 
+def test_a_command_that_runs_once_is_no_instance_and_leaves_nothing(lab: Lab) -> None:
+    async def work(driver: Driver) -> None:
+        if lab.lasting().pkg.type == "script":
+            return  # has no hooks
+        for code in (0, 3):
+            executed = await driver.run_once(lab.lasting(revision=2), ["/bin/sh", "-c", f"echo said; exit {code}"], 20)
+            assert (executed.code, executed.output.strip(), executed.problem) == (code, "said", "")
+        assert dict(await driver.observe_all()) == {}
+        await driver.start(lab.lasting(), 0)
+        seen = await only(driver)
+        assert (await driver.run_once(lab.lasting(), ["/bin/sh", "-c", "exit 0"], 20)).code == 0
+        assert await only(driver) == seen
+        await driver.stop(seen, "SIGTERM", 10)
+
+    using(lab, work)
+
+
 def test_its_life_is_what_its_end_will_be_told_by(lab: Lab) -> None:
     async def work(driver: Driver) -> None:
         await driver.start(lab.lasting(), 0)
@@ -248,3 +267,45 @@ def test_many_starts_at_once_make_one_copy(lab: Lab) -> None:
         await driver.stop(first, "SIGTERM", 10)
 
     using(lab, work)
+
+
+@pytest.mark.parametrize("lab", ["binary", DOCKER, "fake"], indirect=True)  # scripts run anew with each revision
+def test_what_is_reloaded_runs_on_as_something_else_under_its_own_name(lab: Lab) -> None:
+    before, after = lab.telling("one"), lab.telling("two", revision=2)
+
+    async def work(driver: Driver) -> None:
+        await driver.prepare(before)
+        await driver.start(before, 0)
+        seen = await only(driver)
+        assert (seen.hash, seen.reloaded, seen.revision) == (before.hash, None, 1)
+        await driver.prepare(after)
+        for _ in range(2):  # a repetition is harmless
+            assert await driver.reload(seen, after, ("SIGHUP",))
+        became = await only(driver)
+        assert (became.name, became.hash, became.record, became.revision) == (before.name, after.hash, after.record, 2)
+        assert (became.phase, became.ref, became.run_key, became.exits) == (Phase.RUNNING, seen.ref, seen.run_key, ())
+        assert became.reloaded is not None
+        assert became.started is not None
+        assert became.reloaded >= became.started
+
+    using(lab, work)
+
+    async def next_one(driver: Driver) -> None:
+        became = await only(driver)
+        assert (became.hash, became.record, became.phase) == (after.hash, after.record, Phase.RUNNING)
+        assert became.reloaded is not None
+        lab.kill(became)
+        await seen_in(driver, Phase.EXITED)
+        await driver.start(carried(became.record, became.name), became.run)
+        again = await seen_in(driver, Phase.RUNNING)
+        assert (again.name, again.hash, again.reloaded) == (before.name, after.hash, None)
+        assert again.ref == became.ref or lab.counts_runs  # the same container
+        assert await driver.reload(again, before, ("SIGHUP",))  # and back
+        again = await only(driver)
+        assert (again.hash, again.record, again.revision) == (before.hash, before.record, 1)
+        await driver.stop(again, "SIGKILL", 0)
+        await driver.remove(again)
+        assert not await driver.reload(again, after, ("SIGHUP",))  # what is gone is told nothing
+        assert list(await driver.observe("web")) == []
+
+    using(lab, next_one)

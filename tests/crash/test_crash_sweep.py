@@ -67,7 +67,7 @@ def test_a_crash_at_any_step_never_hides_that_a_probe_was_the_cause(kind: str, t
         sim = Simulation(folder)
         sim.apply("web", "v1", **package(kind, health={"liveness": {"tcp": {"port": 1}, "failure_threshold": 2}}))
         sim.settle()
-        sim.world.sick.add(("web", "liveness"))
+        sim.world.sick.add(("web", "v1", "liveness"))
         sim.world.crash_at = sim.world.steps + cut
         for _ in range(8):
             sim.mortally(sim.tick)

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from boreas_agent.backoff import Moment, after_exit, after_start, given_up
+from boreas_agent.controller import Controller
 from boreas_agent.errors import Transient, Unavailable
 from boreas_agent.model import Attempts, Exit, Status
 from boreas_agent.spec import parse_pkg, parse_submission
 from tests.simulation import Simulation, package
+from tests.waiting import eventually_async
 
 
 @pytest.fixture
@@ -38,6 +40,36 @@ def crash_between_start_and_commit(sim: Simulation) -> None:
         sim.world.crash_at = sim.world.steps + cut
         sim.mortally(sim.tick)
         sim.world.crash_at = None
+
+
+def test_an_app_whose_passes_break_off_is_not_called_well_and_holds_up_no_other(sim: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim.apply("web", "v1", **package("docker"))
+    sim.apply("job", "v1", **package("binary"))
+    sim.settle()
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(sim.drivers[0], "observe_all", broken)  # so that the look at everything breaks off, too
+    for name in [name for name in sim.world.things if name.app == "job"]:
+        del sim.world.things[name]
+
+    async def told() -> bool:
+        head = sim.store.head("web")
+        return head is not None and "state unknown: reconciling failed: RuntimeError" in head.health.msg and sim.alive("job") == 1
+
+    async def run() -> None:
+        running = asyncio.create_task(Controller(sim.reconciler, sim.store, (), sim.clock, 1000.0).run())
+        try:
+            await eventually_async(told)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    sim.run(run())
+    head = sim.store.head("web")
+    assert head is not None
+    assert head.health.level < 100
 
 
 def test_a_type_change_waits_for_the_engine_that_may_still_run_the_old_one(sim: Simulation) -> None:
@@ -67,6 +99,20 @@ def test_a_removal_of_what_never_ran_needs_no_engine(sim: Simulation) -> None:
     sim.remove("web")
     sim.tick()
     assert sim.store.head("web") is None
+
+
+def test_a_removal_needs_no_engine_that_only_the_last_revision_was_to_run_on(sim: Simulation) -> None:
+    sim.apply("web", "v1", **package("binary"))
+    sim.settle()
+    sim.world.away.add("docker")
+    sim.apply("web", "v2", **package("docker"))
+    sim.tick()
+    assert sim.alive("web") == 1
+    sim.remove("web")
+    for _ in range(3):
+        sim.tick()
+        sim.clock.advance(5)
+    assert (sim.alive("web"), sim.store.head("web")) == (0, None)
 
 
 @pytest.mark.parametrize("kind", ["docker", "binary"])
@@ -102,6 +148,20 @@ def test_a_newer_revision_cancels_a_pull_even_if_it_came_just_before_the_pull_be
     driver.prepared, driver.prepare = prepared, prepare
     sim.apply("web", "v1", **package("docker"))
     sim.run(asyncio.wait_for(sim.reconciler.reconcile("web"), 10))
+
+
+def test_an_app_that_is_removed_while_it_starts_for_the_first_time_is_not_gone_before_its_process_is(sim: Simulation) -> None:
+    sim.apply("web", "v1", **package("binary"))
+    driver: Any = sim.drivers[1]
+    begin = driver.start
+
+    async def start(want: Any, after: int) -> None:
+        await begin(want, after)
+        await sim.store.remove("web", "test")
+
+    driver.start = start
+    sim.tick()
+    assert (sim.store.head("web"), sim.alive("web")) == (None, 0)
 
 
 def test_what_cannot_be_removed_neither_holds_up_the_new_version_nor_floods_the_history(sim: Simulation) -> None:
@@ -183,3 +243,20 @@ def test_a_missing_image_asked_for_again_and_again_does_not_flood_the_history(si
         sim.clock.advance(66)
     assert len(sim.run(sim.store.health("web", limit=1000))) <= 10
     assert len(sim.run(sim.store.events("web", limit=1000))) <= 10
+
+
+@pytest.mark.parametrize("kind", ["docker", "binary"])
+def test_a_removal_that_comes_while_the_first_instance_is_started_does_not_forget_it(sim: Simulation, kind: str) -> None:
+    driver: Any = next(one for one in sim.drivers if kind in one.kinds)
+    start = driver.start
+
+    async def removed_meanwhile(want: Any, after: int) -> None:
+        await start(want, after)
+        await sim.store.remove("web", "test")
+
+    driver.start = removed_meanwhile
+    sim.apply("web", "v1", **package(kind))
+    sim.run(sim.reconciler.reconcile("web"))
+    assert sim.alive("web") == 0
+    assert sim.store.head("web") is None
+    assert ends(sim) == [(1, 0)]

@@ -56,7 +56,7 @@ class Docker:
         return run("docker", *arguments, **self._environment).strip()
 
     def build(self, context: Path, tag: str) -> None:
-        dockerfile = "deploy/docker/operator-pm-agent.Dockerfile"
+        dockerfile = "deployments/docker/operator-pm-agent.Dockerfile"  # as the platform documents it; a link to deploy
         done = subprocess.run(
             ["docker", "build", "--network", "none", "--build-arg", f"BASE={BASE}", "-f", dockerfile, "-t", tag, "."],
             cwd=context,
@@ -83,6 +83,7 @@ def docker(engine: Engine, debian: Path, wheels: Path, tmp_path_factory: pytest.
     context = this_source(tmp_path_factory.mktemp("image") / "context")
     for name in ("requirements", "deploy"):
         shutil.copytree(ROOT / name, context / name)
+    (context / "deployments").symlink_to("deploy")
     shutil.copytree(wheels, context / "wheels")
     shutil.copy(ROOT / ".dockerignore", context)
     docker.build(context, IMAGE)

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.engine.node import free_port
+from tests.ports import free_port
 
 TIMEOUT_SECONDS = 30
 HEALTHY = 80

@@ -1,7 +1,8 @@
 """A Docker engine of our own: private folders, socket, bridge and cgroup, started and stopped by the tests.
 
 It never touches an engine that is installed on the machine, nor the firewall: published ports work through the
-engine's userland proxy. One such engine at a time runs on a machine (a lock), because the bridge's address is fixed.
+engine's userland proxy. Each such engine has one of a few bridges with fixed addresses to itself (a lock), so that several
+test runs can go on at once on a machine.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import docker
 
@@ -32,9 +33,9 @@ ENTRY_IMAGE = "boreas-test/entry:1"
 SERVE = ("/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done")
 """Runs until it is told to stop: the first process of a container ignores SIGTERM unless it handles it."""
 
-_LOCK = Path(tempfile.gettempdir()) / "boreas-test-engine.lock"
-_BRIDGE = "boreas-test0"
-_ADDRESS = "10.231.77.1/24"
+_LOCKS = Path(tempfile.gettempdir())
+_BRIDGES = 8
+"""Named boreas-test0 and so on, with the addresses 10.231.77.1/24 and so on."""
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _NEEDED = {
     "dockerd": "docker.io",
@@ -67,8 +68,7 @@ class Engine:
     entry_image = ENTRY_IMAGE
 
     def __init__(self) -> None:
-        self._lock = _LOCK.open("w")
-        eventually(self._locked, 900)
+        self._number, self._lock = eventually(_free_bridge, 900)
         self.root = Path(tempfile.mkdtemp(prefix="boreas-engine-"))
         self.socket = str(self.root / "docker.sock")
         self._config = self.root / "daemon.json"
@@ -76,10 +76,15 @@ class Engine:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._client: Any = None
         self._configure(live_restore=False)
-        _ip("link", "del", _BRIDGE, check=False)  # of a run that was killed
-        _ip("link", "add", _BRIDGE, "type", "bridge")
-        _ip("addr", "add", _ADDRESS, "dev", _BRIDGE)
-        _ip("link", "set", _BRIDGE, "up")
+        _ip("link", "del", self._bridge, check=False)  # of a run that was killed
+        # With an address of its own, as the engine gives docker0: else it has one of its ports', and what leaves takes it along.
+        _ip("link", "add", self._bridge, "address", f"02:42:0a:e7:{77 + self._number:02x}:01", "type", "bridge")
+        _ip("addr", "add", f"10.231.{77 + self._number}.1/24", "dev", self._bridge)
+        _ip("link", "set", self._bridge, "up")
+
+    @property
+    def _bridge(self) -> str:
+        return f"boreas-test{self._number}"
 
     @property
     def client(self) -> Any:
@@ -187,19 +192,12 @@ class Engine:
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((m for m in mounts if m.startswith(f"{self.root}/")), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False)
-        _ip("link", "del", _BRIDGE, check=False)
+        _ip("link", "del", self._bridge, check=False)
         shutil.rmtree(self.root)
 
     @property
     def _cgroup(self) -> str:
         return f"/boreas-test-{os.getpid()}"
-
-    def _locked(self) -> bool:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def _configure(self, *, live_restore: bool) -> None:
         self._config.write_text(json.dumps({"live-restore": live_restore}))
@@ -207,9 +205,10 @@ class Engine:
     def _command(self) -> list[str]:
         return [
             *(program("setpriv"), "--pdeathsig", "TERM", program("dockerd")),
+            *("--max-download-attempts", "1"),  # it is the agent that tries again
             *("--config-file", str(self._config), "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "exec")),
             *("--pidfile", str(self.root / "pid"), "-H", f"unix://{self.socket}", "--cgroup-parent", self._cgroup),
-            *("--bridge", _BRIDGE, "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
+            *("--bridge", self._bridge, "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
         ]
 
     def _answers(self) -> bool:
@@ -220,6 +219,19 @@ class Engine:
         with suppress(docker.errors.DockerException):
             return bool(self.client.ping())
         return False
+
+
+def _free_bridge() -> tuple[int, IO[str]] | None:
+    """The number of a bridge that no other run uses, and the lock that keeps it ours."""
+    for number in range(_BRIDGES):
+        lock = (_LOCKS / f"boreas-test-engine-{number}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return number, lock
+    return None
 
 
 def _listens(path: str) -> bool:

@@ -53,6 +53,14 @@ def registry(engine: Engine) -> Iterator[Registry]:
 
 
 @pytest.fixture
+def registry_proxy(registry: Registry) -> Iterator[Proxy]:
+    """A proxy before the registry; an image of the registry has another reference through it."""
+    proxy = Proxy(("127.0.0.1", 0), ("127.0.0.1", registry.port))
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
 def clean_engine(engine: Engine) -> Iterator[Engine]:
     """The engine, without any container afterwards."""
     yield engine
@@ -69,7 +77,7 @@ def docker_proxy(clean_engine: Engine) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def docker_driver_factory(clean_engine: Engine) -> Callable[[], DockerDriver]:
+def docker_driver_factory(clean_engine: Engine, tmp_path: Path) -> Callable[[], DockerDriver]:
     """Makes drivers of one identity: each is what an agent on this node would have after another restart."""
     identity = str(uuid.uuid4())
-    return lambda: DockerDriver(clean_engine.socket, identity, SystemClock())
+    return lambda: DockerDriver(clean_engine.socket, identity, SystemClock(), work_dir=tmp_path / "node")

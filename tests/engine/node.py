@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,14 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from tests.waiting import eventually
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Node:
@@ -136,6 +129,16 @@ class Node:
         with contextlib.closing(sqlite3.connect(f"file:{self.work_dir}/agent.db?mode=ro", uri=True)) as database:
             return database.execute(query, args).fetchall()
 
+    def write_sql(self, statement: str) -> None:
+        """Make the database of a stopped agent other than it was."""
+        with contextlib.closing(sqlite3.connect(self.work_dir / "agent.db")) as database, database:
+            database.execute(statement)
+
+    def boreas(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command against this agent to its end."""
+        command = [sys.executable, "-m", "boreas_agent", *arguments, "--url", f"http://127.0.0.1:{self.port}"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
     def events(self, app: str) -> list[str]:
         """The app's events, oldest first."""
         return [f"{kind}: {message}" for kind, message in self.sql("SELECT kind, message FROM v_events WHERE app = ? ORDER BY id", app)]
@@ -177,9 +180,12 @@ class Node:
 
 
 @contextmanager
-def running_node(work_dir: Path, docker_socket: str | None = None, **environment: str) -> Iterator[Node]:
-    """A started agent on a fresh work dir; at the end everything of it is gone."""
+def running_node(
+    work_dir: Path, docker_socket: str | None = None, module: str = "tests.engine.guarded_agent", **environment: str
+) -> Iterator[Node]:
+    """A started agent (``module``) on a fresh work dir; at the end everything of it is gone."""
     node = Node(work_dir, docker_socket, **environment)
+    node.program = (sys.executable, "-m", module)
     node.start()
     try:
         yield node

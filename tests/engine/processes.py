@@ -25,11 +25,11 @@ from tests.waiting import eventually, eventually_async
 T = TypeVar("T")
 
 
-def want(app: str = "web", *, revision: int = 1, replica: int = 0, version: str = "v1", **pkg: Any) -> Instance:
-    """An instance of a binary (or, with ``type``, a script)."""
-    parsed = parse_pkg({"type": "binary", **pkg})
-    made_of = instance_hash(version, parsed, revision, revision)
-    record = Revision(app, revision, version, "apply", revision, parsed, spec_hash(version, parsed), made_of, datetime.now(UTC), "test")
+def want(app: str = "web", *, revision: int = 1, replica: int = 0, version: str = "v1", made_by: int | None = None, **pkg: Any) -> Instance:
+    """An instance of a binary (or, with ``type``, a script); ``made_by``: the revision that last asked for everything to be replaced."""
+    parsed, generation = parse_pkg({"type": "binary", **pkg}), made_by or revision
+    made_of = instance_hash(version, parsed, generation, revision)
+    record = Revision(app, revision, version, "apply", generation, parsed, spec_hash(version, parsed), made_of, datetime.now(UTC), "test")
     return Instance(InstanceName(app, revision, replica), version, made_of, parsed, encode(record))
 
 
@@ -97,6 +97,8 @@ class Ground:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         eventually(lambda: not self.keepers())
+        for log in self.layout.keeper.glob("*.log"):
+            assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
         groups = []
         for folder in self.work_dir.glob("apps/*/instances/*"):
             for run in read_runs(folder):
@@ -150,6 +152,11 @@ async def ended(driver: ProcessDriver, app: str = "web") -> Exit:
     seen = await seen_in(driver, Phase.EXITED, app)
     assert seen.last_exit
     return seen.last_exit
+
+
+def number_of(one: Exit) -> int:
+    """How many times its instance had been started by then."""
+    return int(one.run.partition("@")[0])
 
 
 def alive(pid: int) -> bool:

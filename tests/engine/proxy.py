@@ -1,4 +1,4 @@
-"""A proxy before the engine's socket (or a registry's port) that delays, cuts, loses and fails chosen calls.
+"""A proxy before the engine's socket (or a registry's port) that delays, cuts, loses, corrupts and fails chosen calls.
 
 It reads requests, and makes every connection carry exactly one, so that a rule can be told from the request line; answers pass
 unread. It runs on a loop in a thread of its own, because the code under test has the main thread's.
@@ -19,7 +19,7 @@ from typing import Any, Literal
 Address = Path | tuple[str, int]
 _TLS = b"\x16"
 """What a TLS handshake begins with: engines try a registry with TLS first."""
-Effect = Literal["hang", "stall", "delay", "cut", "lose-reply", "fail"]
+Effect = Literal["hang", "stall", "delay", "cut", "lose-reply", "fail", "corrupt"]
 
 
 @dataclass
@@ -92,6 +92,10 @@ class Proxy:
     def lose_reply(self, pattern: str, times: int | None = 1) -> Rule:
         """Let the request have its effect, and close the connection instead of answering."""
         return self._add(Rule(pattern, "lose-reply", times))
+
+    def corrupt(self, pattern: str, times: int | None = None) -> Rule:
+        """Forward the request, and change what of the answer comes after its beginning."""
+        return self._add(Rule(pattern, "corrupt", times))
 
     def fail(self, pattern: str, status: int, message: str, times: int | None = None) -> Rule:
         """Answer with an error instead of forwarding the request."""
@@ -197,7 +201,7 @@ async def _answer(rule: Rule | None, upstream: asyncio.StreamReader, writer: asy
             await rule.released.wait()
             chunk, passed = chunk[rule.size - passed :], rule.size
         if rule is None or rule.effect != "lose-reply":
-            await _send(writer, chunk)
+            await _send(writer, chunk[::-1] if passed and rule is not None and rule.effect == "corrupt" else chunk)
         passed += len(chunk)
 
 

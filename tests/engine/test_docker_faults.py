@@ -16,7 +16,7 @@ from boreas_agent.errors import Terminal, Transient, Unavailable
 from boreas_agent.model import Observed, Phase
 from tests.engine.engine import Engine
 from tests.engine.proxy import Proxy
-from tests.engine.wants import Make, only, shell, using, want
+from tests.engine.wants import Make, only, opened, shell, using, want
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.docker
@@ -28,6 +28,40 @@ NODE = "6f1d6f0c-0000-4000-8000-000000000000"
 def make(docker_proxy: Proxy) -> Make:
     """Drivers that go through the proxy and have little patience."""
     return lambda: DockerDriver(docker_proxy.socket, NODE, SystemClock(), timeout=1.0)
+
+
+def test_a_name_that_the_engine_has_not_let_go_of_yet_is_waited_for(make: Make, docker_proxy: Proxy) -> None:
+    """``docker rm -f``: the container is gone, and for some more milliseconds its name is taken."""
+    docker_proxy.fail("POST .*/containers/create", 409, "the name is in use", times=4)
+
+    async def work(driver: DockerDriver) -> Observed:
+        await driver.start(want(), 0)
+        return await only(driver)
+
+    assert using(make, work).phase is Phase.RUNNING
+
+
+def test_a_name_that_never_becomes_free_is_named(make: Make, docker_proxy: Proxy) -> None:
+    docker_proxy.fail("POST .*/containers/create", 409, "the name is in use")
+
+    async def work(driver: DockerDriver) -> None:
+        with pytest.raises(Transient, match=r"^cannot start web: the container name web\.1\.0\.\w+ does not become free$"):
+            await driver.start(want(), 0)
+
+    using(make, work)
+
+
+@pytest.mark.parametrize("status", [403, 429])
+def test_a_container_that_nobody_may_look_at_is_not_taken_for_gone(make: Make, docker_proxy: Proxy, status: int) -> None:
+    async def work(driver: DockerDriver) -> None:
+        await driver.start(want(), 0)
+        docker_proxy.fail("GET .*/containers/[0-9a-f]{64}/json", status, "denied by a plugin")
+        async with opened(make()) as other:
+            with pytest.raises(Unavailable, match="denied by a plugin"):
+                await other.observe("web")
+            assert await other.observe_all() == {"web": None}
+
+    using(make, work)
 
 
 def test_a_disabled_docker_says_so() -> None:

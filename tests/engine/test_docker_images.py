@@ -11,6 +11,7 @@ import pytest
 from boreas_agent.clock import SystemClock
 from boreas_agent.drivers.docker import DockerDriver
 from boreas_agent.drivers.docker_api import DockerApi
+from boreas_agent.drivers.docker_auth import Auth
 from boreas_agent.drivers.docker_images import Images
 from boreas_agent.drivers.docker_streams import Streams
 from boreas_agent.errors import Terminal, Transient
@@ -32,14 +33,6 @@ def absent(clean_engine: Engine, registry: Registry) -> Iterator[str]:
     yield registry.image
     clean_engine.remove_containers()
     _drop(clean_engine, registry.image)
-
-
-@pytest.fixture
-def registry_proxy(registry: Registry) -> Iterator[Proxy]:
-    """A proxy before the registry; an image of the registry has another reference through it."""
-    proxy = Proxy(("127.0.0.1", 0), ("127.0.0.1", registry.port))
-    yield proxy
-    proxy.close()
 
 
 def _drop(engine: Engine, reference: str) -> None:
@@ -135,7 +128,7 @@ def test_apps_that_want_one_image_share_its_pull(absent: str, docker_proxy: Prox
     async def work() -> None:
         api = DockerApi(docker_proxy.socket, timeout=15.0)
         streams = Streams(api, stall=60.0)
-        images = Images(api, streams, SystemClock())
+        images = Images(api, streams, SystemClock(), Auth())
         await streams.open()
         pulls = [asyncio.create_task(images.pull(f"app-{n}", absent)) for n in range(5)]
 

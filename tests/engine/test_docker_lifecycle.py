@@ -14,11 +14,11 @@ from boreas_agent import records
 from boreas_agent.clock import SystemClock
 from boreas_agent.drivers.docker import DockerDriver
 from boreas_agent.drivers.docker_spec import container_name
-from boreas_agent.errors import Transient
+from boreas_agent.errors import Terminal, Transient
 from boreas_agent.model import Exit, Instance, Observed, Phase
 from tests.engine.engine import Engine
-from tests.engine.registry import free_port
 from tests.engine.wants import Make, only, seen_in, shell, using, want
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.docker
@@ -262,7 +262,7 @@ def test_a_container_is_made_with_bounded_logs_without_restart_policy_and_in_the
     assert made["Name"] == "/" + container_name(wanted.name, "a-node-of-its-own")
     assert made["HostConfig"]["NetworkMode"] == "none"
     assert made["HostConfig"]["RestartPolicy"]["Name"] in ("no", "")
-    assert made["HostConfig"]["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+    assert made["HostConfig"]["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10485760", "max-file": "3"}}
     assert (made["Config"]["StopSignal"], made["Config"]["StopTimeout"]) == ("SIGINT", 3)
     assert json.loads(made["Config"]["Labels"]["boreas.record"])["app"] == "web"
 
@@ -303,7 +303,7 @@ def test_a_port_held_by_another_container_is_named_with_its_holder(clean_engine:
 
 def test_a_program_that_does_not_exist_fails_the_start_with_the_reason(docker_driver_factory: Make) -> None:
     async def work(driver: DockerDriver) -> None:
-        with pytest.raises(Transient, match=r"^cannot start web: .*/no/such/program"):
+        with pytest.raises(Terminal, match=r"^cannot start web: .*/no/such/program"):
             await driver.start(want(command=["/no/such/program"]), 0)
         assert (await only(driver)).phase is Phase.CREATED
 
@@ -319,3 +319,27 @@ def test_an_out_of_memory_kill_is_told_from_another(engine: Engine, docker_drive
     end = using(docker_driver_factory, work)
     assert end is not None
     assert (end.code, end.signal, end.oom_killed) == (137, "SIGKILL", True)
+
+
+def test_a_container_over_its_memory_limit_is_killed_and_that_is_told(docker_driver_factory: Make) -> None:
+    async def work(driver: DockerDriver) -> Observed:
+        await driver.start(shell("tail /dev/zero", resources={"memory_limit": "16Mi"}), 0)
+        return await seen_in(driver, Phase.EXITED)
+
+    killed = using(docker_driver_factory, work).last_exit
+    assert killed is not None
+    assert killed.oom_killed
+    assert str(killed) == "killed by SIGKILL (out of memory)"
+
+
+def test_a_container_reads_its_environment_from_files_when_it_is_created(docker_driver_factory: Make, tmp_path: Path) -> None:
+    file = tmp_path / "app.env"
+    file.write_text("TOKEN=from the file\n")
+
+    async def work(driver: DockerDriver) -> Observed:
+        await driver.start(shell('test "$TOKEN" = "from the file"', environment_from=[str(file)]), 0)
+        return await seen_in(driver, Phase.EXITED)
+
+    ended = using(docker_driver_factory, work).last_exit
+    assert ended is not None
+    assert ended.code == 0

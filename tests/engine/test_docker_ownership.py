@@ -36,7 +36,7 @@ async def _started(driver: DockerDriver, wanted: Instance) -> Observed:
 
 def _create(engine: Engine, wanted: Instance, identity: str, name: str) -> str:
     assert isinstance(wanted.pkg, DockerPkg)
-    body = create_body(wanted, wanted.pkg, Node(identity), bounded_log=True)
+    body = create_body(wanted, wanted.pkg, Node(identity), engine.image, bounded_log=True)
     return str(engine.client.create_container_from_config(body, name)["Id"])
 
 

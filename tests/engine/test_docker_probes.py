@@ -129,6 +129,20 @@ def test_one_that_hangs_is_killed_with_what_it_started_and_the_container_lives(d
     eventually(lambda: not processes_with(mark))
 
 
+def test_one_that_closes_its_output_is_waited_for_and_killed_too(docker_driver_factory: Make) -> None:
+    async def work(driver: DockerDriver) -> tuple[Executed, Executed]:
+        await driver.start(want(), 0)
+        seen = await only(driver)
+        ends = await driver.execute(seen, ["/bin/sh", "-c", "exec >&- 2>&-; sleep 1.5; exit 3"], 20)
+        hangs = await driver.execute(seen, ["/bin/sh", "-c", "exec >&- 2>&-; sleep 1000; : docker-exec-closed"], 1)
+        return ends, hangs
+
+    ends, hangs = using(docker_driver_factory, work)
+    assert ends.code == 3
+    assert hangs.problem == "the command did not end within 1 s"
+    eventually(lambda: not processes_with("docker-exec-closed"))
+
+
 def test_what_cannot_be_executed_has_failed_what_is_gone_has_not(docker_driver_factory: Make, clean_engine: Engine) -> None:
     async def work(driver: DockerDriver) -> Executed:
         await driver.start(want(), 0)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.node import Node, free_port, processes_with, running_node
+from tests.engine.node import Node, processes_with, running_node
+from tests.ports import free_port
 from tests.waiting import eventually
 
 QUICK = {"rollout": {"min_healthy_seconds": 0.3}, "restart": {"initial_delay_seconds": 0.1, "max_delay_seconds": 0.3}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,6 +141,27 @@ def test_a_runner_that_is_killed_makes_nothing_known_and_is_replaced(place: Grou
                 return False
 
         await eventually_async(works_again)
+
+    place.run(work)
+
+
+def test_a_runner_without_descriptors_says_so_and_goes_on(place: Ground) -> None:
+    def runner() -> int:
+        (pid,) = [one.pid for one in procfs.processes() if one.parent == os.getpid() and b"/runner/" in _command(one.pid)]
+        return pid
+
+    async def work(driver: ProcessDriver) -> None:
+        await driver.start(sleeper(), 0)
+        seen = await only(driver)
+        assert (await driver.execute(seen, ["/bin/true"], 20)).code == 0
+        pid = await asyncio.to_thread(runner)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (32, 32))
+        answers = await asyncio.gather(*(driver.execute(seen, ["/bin/sleep", "0.5"], 20) for _ in range(40)))
+        assert {answer.code for answer in answers} == {0, None}
+        refused = [answer.problem for answer in answers if answer.code is None]
+        assert all(why.startswith("cannot start the command: ") and "Too many open files" in why for why in refused)
+        assert await asyncio.to_thread(runner) == pid
+        assert (await driver.execute(seen, ["/bin/true"], 20)).code == 0
 
     place.run(work)
 

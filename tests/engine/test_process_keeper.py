@@ -19,7 +19,7 @@ from boreas_agent.drivers import keeper_client, procfs
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import Transient
 from boreas_agent.model import Instance, Observed, Phase
-from tests.engine.processes import Ground, alive, ended, ground, only, seen_in, shell, sleeper, want
+from tests.engine.processes import Ground, alive, ended, ground, number_of, only, seen_in, shell, sleeper, want
 from tests.waiting import eventually, eventually_async
 
 
@@ -55,7 +55,7 @@ def test_an_exit_while_no_agent_runs_is_known_afterwards(place: Ground, tmp_path
     eventually((place.layout.folder(asked.name) / "1.exit").exists)
     assert place.run(ended).code == 42
     seen = place.run(only)
-    assert [(one.run, one.code) for one in seen.exits] == [("1", 42)]
+    assert [(number_of(one), one.code) for one in seen.exits] == [(1, 42)]
 
 
 def test_apps_outlive_the_keeper_and_the_next_run_has_another_one(place: Ground) -> None:
@@ -300,9 +300,19 @@ def test_an_idle_driver_and_a_busy_one_never_block_the_event_loop(place: Ground)
         asyncio.run(work())
 
 
+def test_of_many_that_end_at_once_every_status_is_known(place: Ground) -> None:
+    async def work(driver: ProcessDriver) -> None:
+        quick = [want(f"quick-{number}", command=["/bin/true"]) for number in range(80)]
+        await asyncio.gather(*(driver.start(one, 0) for one in quick))
+        assert {str(await ended(driver, one.name.app)) for one in quick} == {"exited with code 0"}
+
+    place.run(work)
+
+
 def test_output_is_bounded_while_it_is_written(place: Ground) -> None:
-    asked = want(command=["/usr/bin/head", "-c", "100000000", "/dev/zero"])
-    lines = want("lines", command=["/bin/sh", "-c", "exec yes $(seq -s, 40) | head -c 60000000; echo last; sleep 1000000"])
+    log = {"max_size": "5Mi", "max_files": 2}
+    asked = want(command=["/usr/bin/head", "-c", "100000000", "/dev/zero"], log=log)
+    lines = want("lines", command=["/bin/sh", "-c", "exec yes $(seq -s, 40) | head -c 60000000; echo last; sleep 1000000"], log=log)
 
     async def work(driver: ProcessDriver) -> None:
         await driver.start(asked, 0)
@@ -361,6 +371,30 @@ def test_a_socket_that_nobody_listens_on_is_cleared_away(place: Ground) -> None:
     place.run(lambda driver: driver.start(sleeper(), 0))
     assert [path.name for path in place.layout.keeper.glob("0123456789ab.*")] == []
     assert (place.layout.keeper.stat().st_mode & 0o777) == 0o700
+
+
+@pytest.mark.parametrize("whose", ["spare", "keeper"])
+def test_nothing_of_a_spare_outlives_it(place: Ground, whose: str) -> None:
+    """Not what shares its address space either, however the spare or the keeper ends."""
+
+    async def work(_driver: ProcessDriver) -> None:
+        (keeper,) = place.keepers()
+        spare = eventually(lambda: [one for one in place.spares() if os.getsid(one) == one])
+        ahead = place.spares()
+        os.kill(keeper if whose == "keeper" else spare[0], signal.SIGKILL)
+        eventually(lambda: not any(procfs.stat(pid) for pid in ahead))
+
+    place.run(work)
+
+
+def test_a_program_finds_no_process_beside_it_that_it_did_not_start(place: Ground) -> None:
+    async def work(driver: ProcessDriver) -> None:
+        await driver.start(sleeper(), 0)
+        pid = int((await only(driver)).ref)
+        assert [one.pid for one in procfs.processes() if one.parent == pid] == []
+        assert [one.pid for one in procfs.processes() if one.session == pid] == [pid]
+
+    place.run(work)
 
 
 def test_a_keeper_with_nothing_to_keep_ends_after_its_agent(place: Ground) -> None:

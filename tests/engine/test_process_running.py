@@ -15,7 +15,7 @@ import pytest
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import Terminal, Transient
 from boreas_agent.model import Instance, Phase
-from tests.engine.processes import Ground, alive, ended, ground, only, seen_in, shell, sleeper, want
+from tests.engine.processes import Ground, alive, ended, ground, number_of, only, seen_in, shell, sleeper, want
 from tests.waiting import eventually, eventually_async
 
 
@@ -151,7 +151,7 @@ def test_a_program_that_cannot_be_executed_is_a_failed_run_with_a_reason(place: 
     async def work(driver: ProcessDriver) -> None:
         await driver.start(want(**pkg), 0)
         done = await ended(driver)
-        assert (done.run, done.code, done.signal, done.reason, done.known) == ("1", None, None, reason, False)
+        assert (number_of(done), done.code, done.signal, done.reason, done.known) == (1, None, None, reason, False)
 
     place.run(work)
 
@@ -192,8 +192,8 @@ def test_an_end_is_told_at_once_and_the_next_run_is_counted(place: Ground) -> No
             os.kill(int(seen.ref), signal.SIGKILL)
             assert await asyncio.wait_for(anext(events), 10) == "web"
             seen = await only(driver)
-            assert (seen.phase, seen.last_exit and seen.last_exit.run) == (Phase.EXITED, str(run))
-        assert [done.run for done in seen.exits] == ["4", "5"]
+            assert (seen.phase, seen.last_exit and number_of(seen.last_exit)) == (Phase.EXITED, run)
+        assert [number_of(done) for done in seen.exits] == [4, 5]
         folder = place.layout.folder(seen.name)
 
         async def tidied() -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -133,16 +136,27 @@ def test_the_next_agent_stops_what_the_last_one_started(place: Ground, tmp_path:
     place.run(work)
 
 
+@contextmanager
+def bystander(after: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of somebody else that begins after the clock tick ``after``: within one, no two processes get one pid."""
+    eventually(lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) > after)
+    with subprocess.Popen(["/bin/sleep", "1000000"], start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_a_bystander_with_a_recorded_pid_is_never_signalled(place: Ground) -> None:
     place.run(lambda driver: driver.start(sleeper(), 0))
     folder = place.layout.folder(sleeper().name)
-    with subprocess.Popen(["/bin/sleep", "1000000"], start_new_session=True) as bystander:
-        claim = (folder / "1.claim").read_text()
+    claim = (folder / "1.claim").read_text()
+    with bystander(int(json.loads(claim)["start"])) as other:
         pid = place.run(only).ref
         for keeper in place.keepers():
             os.kill(keeper, 9)
         os.kill(int(pid), 9)
-        (folder / "1.claim").write_text(claim.replace(f'"pid": {pid}', f'"pid": {bystander.pid}'))
+        (folder / "1.claim").write_text(claim.replace(f'"pid": {pid}', f'"pid": {other.pid}'))
         (folder / "1.exit").unlink(missing_ok=True)
 
         async def work(driver: ProcessDriver) -> None:
@@ -155,8 +169,7 @@ def test_a_bystander_with_a_recorded_pid_is_never_signalled(place: Ground) -> No
             await driver.remove(await only(driver))
 
         place.run(work)
-        assert bystander.poll() is None
-        bystander.kill()
+        assert other.poll() is None
 
 
 def test_nothing_of_a_removed_instance_is_left_among_the_cgroups(place: Ground) -> None:

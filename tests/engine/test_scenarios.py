@@ -159,7 +159,7 @@ def test_scenario_14_a_program_that_exits_at_once_backs_off_and_heals_when_the_c
 
 
 def test_scenario_14_output_without_end_is_bounded(node: Node) -> None:
-    node.apply("noisy", **sh("head -c 60000000 /dev/zero | tr '\\0' 'x'; exec sleep 3600"))
+    node.apply("noisy", log={"max_size": "10Mi", "max_files": 1}, **sh("head -c 60000000 /dev/zero | tr '\\0' 'x'; exec sleep 3600"))
     node.reaches("noisy", "running")
     logs = node.work_dir / "apps/noisy/logs"
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.engine.engine import Engine
-from tests.engine.node import Node, free_port, running_node
+from tests.engine.node import Node, running_node
 from tests.engine.proxy import Proxy
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.docker

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from boreas_agent.drivers.process import ProcessDriver
-from boreas_agent.model import Exit
-from tests.engine.processes import Ground, ended, ground, want
+from boreas_agent.model import Exit, Phase
+from tests.engine.processes import Ground, ended, ground, only, want
 
 
 @pytest.fixture
@@ -77,3 +77,39 @@ def test_the_text_of_a_script_is_in_no_command_line(place: Ground) -> None:
     done = run(place, command=["# s3cret", "tr '\\0' ' ' < /proc/$$/cmdline"])
     assert done.ok
     assert "s3cret" not in done.output_tail
+
+
+# --- checks ----------------------------------------------------------------------------------------
+
+
+def test_a_check_starts_nothing_and_the_run_after_it_is_the_first(place: Ground) -> None:
+    job = want("job", type="script", command=["echo ran"], check="echo $BOREAS_APP; exit 5")
+
+    async def work(driver: ProcessDriver) -> None:
+        for _ in range(2):
+            answer = await driver.check(job, 10)
+            assert (answer.code, answer.output, answer.problem) == (5, "job\n", "")
+        seen = await only(driver, "job")
+        assert (seen.phase, seen.run, seen.exits, seen.hash) == (Phase.CREATED, 0, (), job.hash)
+        await driver.start(job, 0)
+        assert (await ended(driver, "job")).output_tail == "ran\n"
+        assert (await driver.check(job, 10)).code == 5
+        await driver.remove(await only(driver, "job"))
+        assert await driver.observe("job") == []
+
+    place.run(work)
+    assert not place.layout.folder(job.name).exists()
+
+
+def test_an_agent_that_starts_anew_finds_what_was_only_checked(place: Ground) -> None:
+    job = want("job", type="script", command=["true"], check="true")
+    place.run(lambda driver: driver.check(job, 10))
+    seen = place.run(lambda driver: only(driver, "job"))
+    assert (seen.phase, seen.record) == (Phase.CREATED, job.record)
+
+
+def test_the_text_of_a_check_is_in_no_command_line(place: Ground) -> None:
+    job = want("job", type="script", command=["true"], check="# s3cret\ntr '\\0' ' ' < /proc/$$/cmdline")
+    answer = place.run(lambda driver: driver.check(job, 10))
+    assert answer.code == 0
+    assert "s3cret" not in answer.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ def now(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def node(tmp_path: Path, before: Path) -> Iterator[Node]:
-    node = Node(tmp_path / "node")
-    yield from _run_by(node, before)
+    with _run_by(Node(tmp_path / "node"), before) as started:
+        yield started
 
 
+@contextmanager
 def _run_by(node: Node, python: Path) -> Iterator[Node]:
     node.program = (str(python), "-I", "-m", "boreas_agent")
     node.start()
@@ -132,7 +134,7 @@ def test_what_ends_between_the_two_versions_is_known_with_its_exit_code(node: No
 
 @pytest.mark.docker
 def test_an_upgrade_leaves_containers_as_they_are(tmp_path: Path, clean_engine: Engine, before: Path, now: Path) -> None:
-    for node in _run_by(Node(tmp_path / "node", clean_engine.socket), before):
+    with _run_by(Node(tmp_path / "node", clean_engine.socket), before) as node:
         node.apply("web", type="docker", image=clean_engine.image, command=list(SERVE), replicas=2, **QUICK)
         node.reaches("web", "running")
         seen = how_it_is(node, "web")
@@ -146,3 +148,87 @@ def test_an_upgrade_leaves_containers_as_they_are(tmp_path: Path, clean_engine: 
         switch(node, now)
         assert how_it_is(node, "web") == seen
         assert containers() == ran
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a version to come: what users ask for has more fields there, all of them with defaults."""
+    folder = tmp_path_factory.mktemp("newer")
+    source = this_source(folder / "source")
+    for module, model in (
+        ("common", "Common"),
+        ("policies", "Rollout"),
+        ("policies", "Restart"),
+        ("probes", "Probe"),
+        ("docker", "DockerPkg"),
+    ):
+        file = source / "boreas_agent" / "spec" / f"{module}.py"
+        began, line, rest = file.read_text().partition(f"class {model}(")
+        assert line, f"no {model} in {file}"
+        head, _, body = rest.partition(":\n")
+        file.write_text(f"{began}{line}{head}:\n    novelty_of_{model.lower()}: int = 7\n{body}")
+    return environment(folder / "venv", wheel(source, folder / "dist"))
+
+
+READY: dict[str, Any] = {"interval_seconds": 0.2, "failure_threshold": 2}
+BACK_OFF = {"restart": {"initial_delay_seconds": 0.1}}
+
+
+def test_scenario_10_a_version_with_new_fields_and_defaults_restarts_no_process_and_forgets_nothing(
+    tmp_path: Path, now: Path, newer: Path
+) -> None:
+    bad = BINARY | BACK_OFF | {"command": ["/bin/sh", "-c", "exit 3"]}
+    specs: dict[str, tuple[str, dict[str, Any]]] = {
+        "web": ("running", BINARY | {"health": {"readiness": {"exec": {"command": ["/bin/true"]}, **READY}}}),
+        "rolling": ("running", BINARY | {"rollout": {"strategy": "start-first", "min_healthy_seconds": 0.2}}),
+        "off": ("stopped", BINARY | {"replicas": 0}),
+        "done": ("completed", {"type": "script", "command": ["true"]}),
+        "given-up": ("failed", {"type": "script", "command": ["exit 4"], "restart": {"policy": "never"}}),
+    }
+    with _run_by(Node(tmp_path / "node"), now) as node:
+        for app, (status, pkg) in specs.items():
+            node.apply(app, **pkg)
+            node.reaches(app, status)
+        node.apply("blocked", "v1", **BINARY)
+        node.reaches("blocked", "running")
+        node.apply("blocked", "v2", **bad)
+        eventually(lambda: node.status("blocked")["deployment"]["outcome"] == "rolled-back", 20)
+        apps = (*specs, "blocked")
+        eventually(lambda: all(node.status(app)["healthy"]["level"] == 100 for app in ("web", "rolling")))
+        seen, claims = how_it_is(node, *apps), [node.claim(app, replica) for app in ("web", "rolling", "blocked") for replica in (0, 1)]
+        ended, told = [node.exits(app) for app in apps], node.sql("SELECT count(*) FROM v_health")
+        for python in (newer, now):  # and back again
+            switch(node, python)
+            assert how_it_is(node, *apps) == seen
+            assert [node.claim(app, replica) for app in ("web", "rolling", "blocked") for replica in (0, 1)] == claims
+            for app, (_, pkg) in specs.items():
+                assert node.apply(app, **pkg)["changed"] is False
+            again = node.apply("blocked", "v2", **bad)
+            assert (again["changed"], "blocked" in again["message"]) == (False, True)
+            assert ([node.exits(app) for app in apps], node.sql("SELECT count(*) FROM v_health")) == (ended, told)
+
+
+@pytest.mark.docker
+def test_scenario_10_a_version_with_new_fields_and_defaults_restarts_no_container(
+    tmp_path: Path, clean_engine: Engine, now: Path, newer: Path
+) -> None:
+    line = "echo fine > /tmp/is; exec httpd -f -p 8080 -h /tmp"
+    pkg = {"type": "docker", "image": clean_engine.image, "command": ["/bin/sh", "-c", line], "replicas": 2, **QUICK}
+    pkg["health"] = {"readiness": {"http": {"port": 8080, "path": "/is"}, **READY}}
+    with _run_by(Node(tmp_path / "node", clean_engine.socket), now) as node:
+        node.apply("web", **pkg)
+        node.apply("off", **pkg | {"replicas": 0})
+        node.reaches("web", "running")
+        node.reaches("off", "stopped")
+        seen = how_it_is(node, "web", "off")
+
+        def ran() -> list[tuple[str, str]]:
+            ids = sorted(one["Id"] for one in clean_engine.client.containers(all=True))
+            return [(ref, clean_engine.client.inspect_container(ref)["State"]["StartedAt"]) for ref in ids]
+
+        before = ran()
+        for python in (newer, now):
+            switch(node, python)
+            assert how_it_is(node, "web", "off") == seen
+            assert node.apply("web", **pkg)["changed"] is False
+            assert ran() == before

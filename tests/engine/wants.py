@@ -19,13 +19,15 @@ T = TypeVar("T")
 Make = Callable[[], DockerDriver]
 
 
-def want(app: str = "web", *, revision: int = 1, replica: int = 0, **pkg: Any) -> Instance:
-    """An instance of a docker app, serving until it is told to stop unless ``pkg`` says otherwise."""
-    parsed = parse_pkg({"type": "docker", "image": IMAGE, "command": list(SERVE), **pkg})
-    made_of = instance_hash(f"v{revision}", parsed, revision, revision)
-    record = Revision(
-        app, revision, f"v{revision}", "apply", revision, parsed, spec_hash(f"v{revision}", parsed), made_of, datetime.now(UTC), "test"
-    )
+def want(app: str = "web", *, revision: int = 1, replica: int = 0, made_by: int | None = None, **pkg: Any) -> Instance:
+    """An instance of a docker app, serving until it is told to stop unless ``pkg`` says otherwise.
+
+    ``made_by``: the revision whose version and generation it has.
+    """
+    parsed, generation = parse_pkg({"type": "docker", "image": IMAGE, "command": list(SERVE), **pkg}), made_by or revision
+    version = f"v{generation}"
+    made_of = instance_hash(version, parsed, generation, revision)
+    record = Revision(app, revision, version, "apply", generation, parsed, spec_hash(version, parsed), made_of, datetime.now(UTC), "test")
     return Instance(InstanceName(app, revision, replica), record.version, made_of, parsed, encode(record))
 
 

@@ -7,7 +7,7 @@ import copy
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,8 +19,11 @@ from aiohttp import ClientSession
 from boreas_agent.api import ApiSettings, Security, create_app, listen
 from boreas_agent.clock import SystemClock
 from boreas_agent.model import Health, Status
+from boreas_agent.output import Outputs
+from boreas_agent.preview import Previewer
 from boreas_agent.store.store import Store
 from boreas_agent.store.values import Outcome
+from tests.world import FakeClock, FakeDriver, World
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 RUNNING = Health(100, Status.RUNNING, "Running")
@@ -76,7 +79,8 @@ class Api:
     store: Store
     database: Path
     session: ClientSession
-    woken: list[str] = field(default_factory=list)
+    woken: list[str]
+    world: World
 
     async def send(self, method: str, path: str, data: Any = None, headers: dict[str, str] | None = None) -> Reply:
         """``data`` is sent as it is where it is bytes, else as JSON."""
@@ -130,9 +134,11 @@ async def serving(
         database = Path(folder) / "agent.db"
         store = await Store.open(database, SystemClock())
         try:
-            app = create_app(store, woken.append, ready, settings)
+            drivers = (FakeDriver(world := World(FakeClock()), frozenset({"docker"})), FakeDriver(world, frozenset({"binary", "script"})))
+            preview, output = Previewer(store, drivers, SystemClock()).preview, Outputs(store, drivers).open
+            app = create_app(store, woken.append, ready, settings, preview, output)
             async with listen(app, "127.0.0.1", 0, security) as (host, port), ClientSession() as session:
-                yield Api(f"{'https' if security.tls else 'http'}://{host}:{port}", port, store, database, session, woken)
+                yield Api(f"{'https' if security.tls else 'http'}://{host}:{port}", port, store, database, session, woken, world)
         finally:
             await store.close()
 

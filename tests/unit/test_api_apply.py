@@ -99,7 +99,8 @@ def test_the_status_object_says_everything_about_an_app() -> None:
         await api.apply(pkg(ports=[], replicas=3))
         await api.is_now("my-app", RUNNING)
         status = (await api.get("/v1/status/my-app")).json
-        updated = status.pop("updated")
+        updated, deployment = status.pop("updated"), status.pop("deployment")
+        assert [deployment[name] for name in ("kind", "phase", "outcome", "rollback_to")] == ["apply", "pending", None, None]
         assert datetime.fromisoformat(updated).utcoffset() is not None
         assert len(updated) == len("2024-01-01T00:00:00.000Z")
         assert updated.endswith("Z")
@@ -113,9 +114,14 @@ def test_the_status_object_says_everything_about_an_app() -> None:
             "type": "docker",
             "kind": "apply",
             "restarts": 0,
+            "usage": None,
             "held": None,
+            "running_revision": 1,
+            "running_version": "v1.0.0",
+            "blocked": None,
+            "image": {"reference": "my-app:v1.0.0", "id": None, "digest": None},
         }
-        assert (await api.get("/v1/status")).json["apps"] == [status | {"updated": updated}]
+        assert (await api.get("/v1/status")).json["apps"] == [status | {"updated": updated, "deployment": deployment}]
 
     run(test)
 

@@ -93,11 +93,21 @@ BAD_HOLDS: list[tuple[Any, str]] = [
     ({"seconds": 1e300}, "seconds"),
     ({"reason": "a\nb"}, "reason"),
     ({"reason": "x" * 501}, "reason"),
-    ({"reason": None}, "reason"),
     ({"why": "x"}, "why"),
     ([], ""),
     (3, ""),
 ]
+
+
+def test_null_means_not_given_in_the_options_of_a_hold() -> None:
+    async def test(api: Api) -> None:
+        await api.apply(seed())
+        answer = await api.send("POST", "/v1/apps/my-app/hold", {"reason": None, "seconds": None})
+        assert answer.status == 200
+        held = (await api.get("/v1/status/my-app")).json["held"]
+        assert (held["reason"], held["until"]) == ("", None)
+
+    run(test)
 
 
 def test_a_bad_hold_is_refused_by_its_field_and_holds_nothing() -> None:

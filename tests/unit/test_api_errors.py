@@ -162,7 +162,7 @@ def test_an_unknown_path_is_404() -> None:
             "/v1/status/",
             "/v1/apply/",
             "/v2/status",
-            "/openapi.json",
+            "/openapi.yaml",
             "//v1/status",
             "/v1/status/a/b",
             "/%00",
@@ -401,3 +401,33 @@ def test_no_path_and_no_query_gets_a_5xx_or_changes_anything(requests: list[tupl
 def _escaped(raw: bytes) -> bytes:
     """Percent-encoded where a byte could not stand in a request line, so that what is odd reaches the application."""
     return b"".join(bytes([byte]) if 0x21 <= byte <= 0x7E and byte not in b"#" else b"%%%02X" % byte for byte in raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v1/apply", pkg(replicas=-1), "pkg.replicas must be greater than or equal to 0"),
+        ("/v1/apply", seed(colour="red"), "colour: unknown field"),
+        ("/v1/apply", pkg(script="x"), "pkg.script: docker apps have no such field"),
+        ("/v1/apply", seed(version=1.5), "version must be a string, not a number (in YAML: put it in quotes)"),
+        ("/v1/apply", pkg(stop={"signal": "X"}), "pkg.stop.signal: 'X' is not the name of a signal (for example SIGTERM)"),
+        ("/v1/apply", pkg(image="x" * 1025), "pkg.image must not have more than 1024 characters"),
+        ("/v1/apply", pkg(args=["x"] * 2049), "pkg.args must not have more than 2048 entries"),
+        (
+            "/v1/apply",
+            pkg(ports=[{"host": 80, "host_port": 81, "container_port": 80}]),
+            "pkg.ports[0].host is another name for host_port; give one of them",
+        ),
+        ("/v1/apply", seed(pkg={"type": "script", "script": ""}), "pkg.script must not be empty"),
+        ("/v1/apply", seed(pkg={"type": "binary", "command": [1]}), "pkg.command[0] must be a string"),
+        ("/v1/apps/a/hold", {"reason": "x" * 501}, "reason must not have more than 500 characters"),
+        ("/v1/apps/a/restart", [], "the body must be an object"),
+    ],
+)
+def test_the_message_is_one_sentence_about_the_first_fault(path: str, body: Any, message: str) -> None:
+    async def test(api: Api) -> None:
+        answer = await api.send("POST", path, body)
+        assert_problem(answer, 422)
+        assert answer.json["message"] == message
+
+    run(test)

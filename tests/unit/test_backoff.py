@@ -82,3 +82,27 @@ def test_a_hopeless_start_waits_the_longest_delay_at_once() -> None:
 def test_when_a_replica_is_finished_or_given_up(pkg: Pkg, exit_: Exit, exits: int, is_finished: bool, is_given_up: bool) -> None:
     tried = Attempts(0, "h", failures=exits, exits=exits, last_exit=exit_)
     assert (finished(tried, pkg), given_up(tried, pkg)) == (is_finished, is_given_up)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"initial_delay_seconds": 3}, [3, 6, 12, 24]),
+        ({"initial_delay_seconds": 0}, [0, 0, 0, 0]),
+        ({"factor": 3}, [1, 3, 9, 27]),
+        ({"factor": 1}, [1, 1, 1, 1]),
+        ({"max_delay_seconds": 3}, [1, 2, 3, 3]),
+        ({"reset_after_seconds": 0.1}, [0, 0, 0, 0]),
+        ({"reset_after_seconds": 0.2}, [1, 2, 4, 8]),
+    ],
+)
+def test_each_setting_of_the_backoff_has_its_effect(setting: dict[str, float], expected: list[float]) -> None:
+    assert fail(binary(**setting), 0.1, 0.1, 0.1, 0.1) == expected
+
+
+@pytest.mark.parametrize(("chance", "expected"), [(-1.0, 3.6), (0.0, 4.0), (0.5, 4.2), (1.0, 4.4)])
+def test_the_draw_moves_a_delay_by_ten_percent_at_most(chance: float, expected: float) -> None:
+    assert delay_seconds(Restart(), 3, chance) == pytest.approx(expected)
+    drawn = after_failure(Attempts(0, "h", failures=2), "x", Restart(), Moment(100.0, "boot", chance))
+    assert drawn.not_before is not None
+    assert drawn.not_before.at == pytest.approx(100 + expected)

@@ -14,8 +14,8 @@ import pytest
 import trustme
 
 from boreas_agent.checks import MOST_BYTES, ask
-from boreas_agent.probe_spec import HttpCheck, TcpCheck
 from boreas_agent.probing import Result
+from boreas_agent.spec.probes import HttpCheck, TcpCheck
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -15,7 +15,7 @@ from boreas_agent.cli.client import CommandFailed
 from boreas_agent.cli.documents import read
 from boreas_agent.cli.progress import Verdict, gone, healthy
 from boreas_agent.cli.render import clean, node_lines
-from tests.engine.node import free_port
+from tests.ports import free_port
 from tests.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "boreas_agent"]
@@ -37,10 +37,25 @@ def test_version_is_printed_and_the_exit_status_is_0():
 
 def test_help_lists_the_commands_that_exist_and_no_others():
     shown = boreas("--help").stdout
-    for name in ("run", "apply", "status", "restart", "remove", "hold", "release", "drain", "undrain", "sql"):
+    there = (
+        "run",
+        "apply",
+        "plan",
+        "status",
+        "history",
+        "events",
+        "rollback",
+        "restart",
+        "remove",
+        "hold",
+        "release",
+        "drain",
+        "undrain",
+        "logs",
+        "sql",
+    )
+    for name in there:
         assert f"\n  {name} " in shown
-    for name in ("plan", "history", "events", "logs", "rollback"):
-        assert f"\n  {name} " not in shown
 
 
 REFUSED = {
@@ -51,7 +66,7 @@ REFUSED = {
     "--tls-cert /none/a --tls-key /none/b": "boreas-agent: cannot start: cannot use the certificate /none/a: No such file or directory",
     "--token-file /none/a": "boreas-agent: cannot start: cannot use the token file /none/a: No such file or directory",
     "--port 1 status": "boreas-agent: --port is an option of 'run'; write it after the command, where the command has it",
-    "bogus": "boreas-agent: No such command 'bogus'.",
+    "bogus": "boreas-agent: No such command 'bogus'. Did you mean 'logs'?",
     "apply": "boreas-agent: name at least one file: boreas-agent apply -f FILE",
 }
 
@@ -129,10 +144,14 @@ def written(folder: Path, **files: str) -> list[str]:
 
 def test_yaml_and_json_with_several_documents_are_read_in_order(tmp_path):
     names = written(
-        tmp_path, a_yaml="app: a\n---\n# nothing\n---\napp: b\n---\n", b_json='{\n\t"app": "c"}', c_json='[{"app": "d"}, {"app": "e"}]'
+        tmp_path,
+        a_yaml="app: a\n---\n# nothing\n---\napp: b\n---\n",
+        b_json='{\n\t"app": "c"}',
+        c_json='[{"app": "d"}, {"app": "e"}]',
+        d_json='{"app": "f"}\n{"app": "g"}\n\n',
     )
-    assert [document.app for document in read(names)] == ["a", "b", "c", "d", "e"]
-    assert [document.app for document in read([str(tmp_path)])] == ["a", "b", "c", "d", "e"]
+    assert [document.app for document in read(names)] == ["a", "b", "c", "d", "e", "f", "g"]
+    assert [document.app for document in read([str(tmp_path)])] == ["a", "b", "c", "d", "e", "f", "g"]
 
 
 def test_a_version_that_looks_like_a_date_stays_the_text_that_was_written(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -226,5 +227,36 @@ def test_something_else_on_the_port_is_told_from_an_agent():
                 done = await boreas(api, "status", "--url", url)
             assert done.code == 1
             assert url in done.err
+
+    run(test)
+
+
+def test_events_are_shown_the_newest_last_as_a_table_or_as_they_are() -> None:
+    async def test(api: Api) -> None:
+        await api.apply(CLOCK)
+        await api.apply(seed())
+        table = (await boreas(api, "events")).out.splitlines()
+        assert table[0].split() == ["AT", "APP", "REV", "KIND", "MESSAGE"]
+        assert [line.split()[1:4] for line in table[1:]] == [["clock", "1", "Applied"], ["my-app", "1", "Applied"]]
+        rows = json.loads((await boreas(api, "events", "clock", "--limit", "1", "-o", "json")).out)
+        assert [(row["app"], row["kind"]) for row in rows] == [("clock", "Applied")]
+        assert (
+            await boreas(api, "events", "a/b")
+        ).err == "boreas-agent: app must be the name of an app\n  app: must be the name of an app\n"
+
+    run(test)
+
+
+def test_events_are_followed_until_ctrl_c() -> None:
+    async def test(api: Api) -> None:
+        command = [sys.executable, "-m", "boreas_agent", "events", "--follow", "-o", "json", "--url", api.url]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        for app in ("first", "second", "third"):
+            await api.apply(seed(app=app))
+            line = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+            assert (line["app"], line["kind"]) == (app, "Applied")
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 10) == 130
 
     run(test)

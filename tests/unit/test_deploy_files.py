@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from boreas_agent import settings, strictyaml
+from boreas_agent import configuration, strictyaml
 from boreas_agent.cli.documents import read
-from boreas_agent.settings import Settings, load_settings
+from boreas_agent.configuration import load_settings
+from boreas_agent.settings import Settings
 from boreas_agent.spec import parse_submission
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -37,7 +38,7 @@ def test_the_configuration_file_shows_the_defaults() -> None:
 
 def test_the_configuration_file_names_every_variable_and_flag_and_explains_every_setting() -> None:
     text = (DEPLOY / "agent.yaml").read_text()
-    named = {*settings.ENVIRONMENT, *settings.FLAGS}
+    named = {*configuration.ENVIRONMENT, *configuration.FLAGS}
     assert {name for name in named if not re.search(rf"{name}\b", text)} == set()
     lines = text.splitlines()
     values = [line for line in lines if re.match(r" +[a-z_]+: \S", line)]
@@ -53,6 +54,10 @@ def test_every_example_can_be_submitted(file: Path) -> None:
 def test_there_is_an_example_of_every_type() -> None:
     documents = read([str(DEPLOY / "examples")])
     assert {parse_submission(document.body).pkg.type for document in documents} == {"docker", "binary", "script"}
+
+
+def test_the_dockerfile_is_where_the_platforms_document_says() -> None:
+    assert (DEPLOY.parent / "deployments/docker/operator-pm-agent.Dockerfile").samefile(DEPLOY / "docker/operator-pm-agent.Dockerfile")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from boreas_agent.drivers.docker_spec import (
     Node,
     container_name,
     create_body,
+    hook_body,
+    hook_name,
     image_reference,
+    is_hook,
     labels,
     pull_query,
     read_card,
@@ -32,9 +36,20 @@ def _instance(**pkg: Any) -> tuple[Instance, DockerPkg]:
     return Instance(InstanceName("my-app", 7, 2), "v1", "hash", parsed, "{}"), parsed
 
 
-def _body(network_mode: str = "bridge", registry: str = "", **pkg: Any) -> dict[str, Any]:
+def _body(default_mode: str = "bridge", registry: str = "", **pkg: Any) -> dict[str, Any]:
     instance, parsed = _instance(**pkg)
-    return create_body(instance, parsed, Node(NODE, registry, network_mode), bounded_log=True)
+    return create_body(instance, parsed, Node(NODE, default_mode), image_reference(parsed.image, registry), bounded_log=True)
+
+
+def test_files_are_mounted_by_their_places_and_only_to_be_read() -> None:
+    instance, pkg = _instance(files=[{"path": "/etc/a", "content": "s3cret"}, {"path": "/etc/b", "content_from": "/srv/b"}])
+    body = create_body(instance, pkg, Node(NODE), "nginx:latest", bounded_log=True, files=Path("/work:dir/files"))
+    assert body["HostConfig"]["Mounts"] == [
+        {"Type": "bind", "Source": "/work:dir/files/0", "Target": "/etc/a", "ReadOnly": True},
+        {"Type": "bind", "Source": "/work:dir/files/1", "Target": "/etc/b", "ReadOnly": True},
+    ]
+    assert hook_body(body, ["true"])["HostConfig"]["Mounts"] == body["HostConfig"]["Mounts"]
+    assert "Mounts" not in _body()["HostConfig"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +100,7 @@ def test_what_is_not_given_is_left_to_the_image() -> None:
     assert not {"Entrypoint", "Cmd", "WorkingDir", "User", "ExposedPorts"} & body.keys()
     assert body["Image"] == "nginx:latest"
     assert body["HostConfig"]["RestartPolicy"] == {"Name": "no"}
-    assert body["HostConfig"]["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+    assert body["HostConfig"]["LogConfig"]["Config"] == {"max-size": "10485760", "max-file": "3"}
 
 
 def test_a_command_replaces_the_entrypoint_and_args_the_command() -> None:
@@ -112,11 +127,117 @@ def test_ports_and_volumes_are_bound_as_docker_run_would() -> None:
     assert (body["StopSignal"], body["StopTimeout"]) == ("SIGINT", 1)
 
 
+def test_a_hook_has_all_of_its_instance_but_ports_and_is_none_for_any_agent() -> None:
+    instance, _ = _instance()
+    port, volume = {"host_port": 80, "container_port": 8080}, {"host_path": "/a", "container_path": "/b"}
+    asked = _body(ports=[port], volumes=[volume], user="1:2", environment={"A": "b"}, command=["/bin/x"], args=["y"], networks=["back"])
+    body = hook_body(asked, ["migrate", "--all"])
+    assert body["Entrypoint"] == ["migrate", "--all"]
+    assert not {"Cmd", "ExposedPorts"} & body.keys()
+    assert "PortBindings" not in body["HostConfig"]
+    assert (body["User"], body["Env"], body["HostConfig"]["Binds"]) == ("1:2", ["A=b"], ["/a:/b"])
+    assert (body["HostConfig"]["NetworkMode"], body["HostConfig"]["RestartPolicy"]) == ("back", {"Name": "no"})
+    assert "NetworkingConfig" not in body, "nobody is to find the hook under the app's name"
+    assert read_card(body["Labels"], NODE) is None
+    assert read_card(labels(instance, NODE) | body["Labels"], NODE) is None, "also of an image that was made of an instance"
+    name = hook_name(instance.name, NODE)
+    assert is_hook(body["Labels"], name, NODE)
+    assert not is_hook(body["Labels"], name, "another")
+    assert not is_hook(body["Labels"], "a copy of it", NODE)
+    assert not is_hook(labels(instance, NODE), name, NODE)
+    assert not is_hook(body["Labels"] | labels(instance, NODE), name, NODE), "an instance of an image that was made of a hook"
+    assert read_card(body["Labels"] | labels(instance, NODE), NODE) is not None
+
+
 def test_the_configured_network_and_registry_are_used_and_another_log_driver_is_left_alone() -> None:
-    assert _body(network_mode="host")["HostConfig"]["NetworkMode"] == "host"
+    assert _body("host")["HostConfig"]["NetworkMode"] == "host"
     assert _body(registry="reg.example.com")["Image"] == "reg.example.com/nginx:latest"
     instance, parsed = _instance()
-    assert "LogConfig" not in create_body(instance, parsed, Node(NODE), bounded_log=False)["HostConfig"]
+    assert "LogConfig" not in create_body(instance, parsed, Node(NODE), "nginx:latest", bounded_log=False)["HostConfig"]
+
+
+@pytest.mark.parametrize(
+    ("log", "driver", "config"),
+    [
+        ({}, "json-file", {"max-size": "10485760", "max-file": "3"}),
+        ({"max_size": "1Mi"}, "json-file", {"max-size": "1048576", "max-file": "3"}),
+        (
+            {"driver": "json-file", "options": {"labels": "team", "max-size": "5m"}},
+            "json-file",
+            {"max-size": "5m", "max-file": "3", "labels": "team"},
+        ),
+        ({"driver": "local", "max_files": 2}, "local", {"max-size": "10485760", "max-file": "2"}),
+        ({"driver": "local", "max_files": 1}, "local", {"max-size": "10485760", "max-file": "1", "compress": "false"}),
+        ({"driver": "syslog", "options": {"syslog-address": "udp://127.0.0.1:514"}}, "syslog", {"syslog-address": "udp://127.0.0.1:514"}),
+        ({"driver": "none"}, "none", {}),
+    ],
+)
+def test_a_log_driver_of_the_engine_gets_its_options_and_where_it_keeps_files_the_bounds(
+    log: dict[str, Any], driver: str, config: dict[str, str]
+) -> None:
+    assert _body(log=log)["HostConfig"]["LogConfig"] == {"Type": driver, "Config": config}
+
+
+@pytest.mark.parametrize(
+    ("pkg", "expected"),
+    [
+        ({"network_mode": "host"}, {"NetworkMode": "host"}),
+        ({"network_mode": "container:db"}, {"NetworkMode": "container:db"}),
+        ({"networks": ["back", "front"]}, {"NetworkMode": "back"}),
+        (
+            {"extra_hosts": {"db": "10.0.0.1", "gw": "host-gateway"}, "dns": ["192.0.2.53", "::1"]},
+            {"ExtraHosts": ["db:10.0.0.1", "gw:host-gateway"], "Dns": ["192.0.2.53", "::1"]},
+        ),
+        (
+            {"cap_add": ["NET_ADMIN"], "cap_drop": ["ALL"], "privileged": True, "read_only": True},
+            {"CapAdd": ["NET_ADMIN"], "CapDrop": ["ALL"], "Privileged": True, "ReadonlyRootfs": True},
+        ),
+        ({"init": True}, {"Init": True}),
+        ({"init": False}, {"Init": False}),
+        ({"tmpfs": ["/run", "/tmp:size=1m"]}, {"Tmpfs": {"/run": "", "/tmp": "size=1m"}}),
+        ({"shm_size": "64m"}, {"ShmSize": 67108864}),
+        (
+            {"ulimits": {"nofile": {"soft": 1, "hard": 2}, "core": -1}},
+            {"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}, {"Name": "core", "Soft": -1, "Hard": -1}]},
+        ),
+        (
+            {"devices": ["/dev/null", "/dev/zero:/dev/x:r"]},
+            {
+                "Devices": [
+                    {"PathOnHost": "/dev/null", "PathInContainer": "/dev/null", "CgroupPermissions": "rwm"},
+                    {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/x", "CgroupPermissions": "r"},
+                ]
+            },
+        ),
+        ({"gpus": "all"}, {"DeviceRequests": [{"Driver": "", "Capabilities": [["gpu"]], "Options": {}, "Count": -1}]}),
+        ({"gpus": 2}, {"DeviceRequests": [{"Driver": "", "Capabilities": [["gpu"]], "Options": {}, "Count": 2}]}),
+        ({"gpus": ["0", "a"]}, {"DeviceRequests": [{"Driver": "", "Capabilities": [["gpu"]], "Options": {}, "DeviceIDs": ["0", "a"]}]}),
+        ({"volumes": [{"name": "data", "container_path": "/d", "read_only": True}]}, {"Binds": ["data:/d:ro"]}),
+        (
+            {"ports": [{"host": "80-81", "container": "8080-8081", "protocol": "udp", "host_ip": "127.0.0.1"}]},
+            {
+                "PortBindings": {
+                    "8080/udp": [{"HostPort": "80", "HostIp": "127.0.0.1"}],
+                    "8081/udp": [{"HostPort": "81", "HostIp": "127.0.0.1"}],
+                }
+            },
+        ),
+    ],
+)
+def test_a_wish_about_the_node_is_what_docker_run_would_ask_for(pkg: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert _body(**pkg)["HostConfig"] == _body()["HostConfig"] | expected
+
+
+def test_in_its_networks_a_container_answers_to_its_app_and_its_aliases() -> None:
+    body = _body("host", networks=[{"name": "back", "aliases": ["db", "my-app"]}, "front"])
+    assert body["NetworkingConfig"] == {"EndpointsConfig": {"back": {"Aliases": ["my-app", "db"]}}}
+    assert _body(networks=["bridge"])["NetworkingConfig"] == {"EndpointsConfig": {"bridge": {}}}
+
+
+def test_labels_of_the_user_stand_beside_ours_and_a_host_name_is_given() -> None:
+    body = _body(labels={"team": "a"}, hostname="web-1")
+    assert body["Labels"] == _body()["Labels"] | {"team": "a"}
+    assert body["Hostname"] == "web-1"
 
 
 # --- what the engine says --------------------------------------------------------------------------
@@ -201,3 +322,17 @@ def test_every_word_of_the_engine_is_a_phase(state: str, phase: Phase) -> None:
     seen = observed(card, {"Id": "c" * 64, "State": state, "Names": ["/my-app.7.2.0b1f7a9e"]}, known, NODE)
     assert (seen.phase, seen.misnamed, seen.run) == (phase, False, 0)
     assert (seen.started is not None) == (phase in (Phase.RUNNING, Phase.PAUSED))
+
+
+def test_limits_become_those_of_the_engine_and_swap_counts_as_memory() -> None:
+    resources = {"cpu_limit": "500m", "memory_limit": "64Mi", "cpu_set": "0-1", "pids_limit": 20}
+    config = _body(resources=resources)["HostConfig"]
+    limits = {key: config.get(key) for key in ("NanoCpus", "Memory", "MemorySwap", "CpusetCpus", "PidsLimit")}
+    assert limits == {"NanoCpus": 500_000_000, "Memory": 67108864, "MemorySwap": 67108864, "CpusetCpus": "0-1", "PidsLimit": 20}
+    assert not _body()["HostConfig"].keys() & limits.keys()
+
+
+def test_what_files_hold_is_given_and_the_spec_wins() -> None:
+    instance, parsed = _instance(environment={"A": "spec"}, environment_from=["/etc/app.env"])
+    body = create_body(instance, parsed, Node(NODE), "nginx:latest", bounded_log=True, read={"A": "file", "B": "file"})
+    assert sorted(body["Env"]) == ["A=spec", "B=file"]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boreas_agent.model import Phase, Revision
-from boreas_agent.probe_spec import ProbeKind
 from boreas_agent.probing import BLEMISH_SECONDS, Course, Defaults, Result, advance, begin, targets, timing, told_by_engine
+from boreas_agent.spec.probes import ProbeKind
 from tests.unit.test_planner import NOW, head, revision, seen, tried
 
 TCP = {"tcp": {"port": 80}}

@@ -33,7 +33,14 @@ def ended(**data: object) -> Run:
 )
 def test_a_raw_status_says_how_it_ended(status: int, code: int | None, signal_name: str | None) -> None:
     found = exit_of(ended(status=status))
-    assert (found.run, found.code, found.signal, found.seconds, found.lost, found.reason) == ("3", code, signal_name, 4.5, False, "")
+    assert (found.run, found.code, found.signal, found.seconds, found.lost, found.reason) == (
+        "3@1000.000",
+        code,
+        signal_name,
+        4.5,
+        False,
+        "",
+    )
 
 
 def test_what_could_not_be_executed_has_a_reason_and_no_code() -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from boreas_agent.configuration import ENVIRONMENT, FLAGS, load_settings
 from boreas_agent.errors import StartupError
-from boreas_agent.settings import ENVIRONMENT, FLAGS, Settings, load_settings
+from boreas_agent.settings import Settings
 
 PLATFORM_FILE = """
 server: {host: 0.0.0.0, port: 8081}
@@ -92,6 +93,7 @@ SAMPLES = {
 }
 SAMPLES |= {"agent.operator.url": "https://operator-pm:8443/base", "agent.operator.advertise_url": "http://pm-node-1:8081"}
 SAMPLES |= {"agent.health.check_interval": "4.5", "agent.health.timeout": "2", "agent.work_dir": "/w", "agent.docker.socket_path": "/s"}
+SAMPLES |= {"agent.docker.auth_file": "/auth.json"}
 SAMPLES |= {f"server.{name}": f"/{name}" for name in ("tls_cert", "tls_key", "tls_client_ca", "token_file")}
 PAIR = "server: {tls_cert: /c, tls_key: /k}"
 
@@ -139,6 +141,11 @@ def test_a_low_disk_is_a_share_or_a_size(load, text, total, low):
     assert load(f"agent: {{node: {{disk_low: {text}}}}}").agent.node.low_bytes(total) == low
 
 
+@pytest.mark.parametrize(("text", "size"), [("5GiB", 5 * 1024**3), ("5Gi", 5 * 1024**3), ("1MB", 10**6), ("1024", 1024), ("0", 0)])
+def test_a_size_is_a_number_of_bytes_or_has_a_unit(load, text, size):
+    assert load(f"agent: {{artifacts: {{max_bytes: {text}}}}}").agent.artifacts.max_bytes == size
+
+
 def test_the_controllers_address_is_taken_with_a_slash_at_its_end_or_without(load):
     assert load(environ={"AGENT_OPERATOR_URL": "http://operator-pm:8080/"}).agent.operator.url == "http://operator-pm:8080"
 
@@ -162,6 +169,12 @@ WRONG_FILES = {
     "server: 8081": "{file}: server must be a section with settings in it, not 8081",
     "log: {level: loud}": "{file}: log.level must be 'debug', 'info', 'warning', 'warn' or 'error', not 'loud'",
     "agent: {id: 5}": "{file}: agent.id must be text (put it in quotes), not 5",
+    "agent: {docker: {image_gc: {low_threshold_percent: 90}}}": (
+        "{file}: agent.docker.image_gc low_threshold_percent must be below high_threshold_percent, 85"
+    ),
+    "agent: {docker: {image_gc: {high_threshold_percent: 101}}}": (
+        "{file}: agent.docker.image_gc.high_threshold_percent must be less than or equal to 100, not 101"
+    ),
     "agent: {docker: {enabled: 7}}": "{file}: agent.docker.enabled must be true or false, not 7",
     "agent: {health: {timeout: .nan}}": "{file}: agent.health.timeout must be greater than 0, not nan",
     "agent: {operator: {url: 'operator-pm:8080'}}": "{file}: agent.operator.url must be an address like http://operator-pm:8080",
@@ -174,6 +187,9 @@ WRONG_FILES = {
     "agent: {operator: {advertise_url: 'pm-node-1'}}": "{file}: agent.operator.advertise_url must be an address "
     "like http://operator-pm:8080",
     "agent: {operator: {interval: 0.5}}": "{file}: agent.operator.interval must be greater than or equal to 1, not 0.5",
+    "agent: {artifacts: {max_bytes: much}}": "{file}: agent.artifacts.max_bytes must be a size like 5GiB",
+    "agent: {artifacts: {max_bytes: true}}": "{file}: agent.artifacts.max_bytes must be a size like 5GiB",
+    "agent: {artifacts: {file_roots: /srv}}": "{file}: agent.artifacts.file_roots must be a list, not '/srv'",
     "agent: {node: {disk_low: 10}}": "{file}: agent.node.disk_low must be text (put it in quotes), not 10",
     "agent: {node: {disk_low: 101%}}": "{file}: agent.node.disk_low must be a share of the disk like 10% or a size like 5GiB "
     "(0% for no warning)",
@@ -218,7 +234,15 @@ def test_a_bad_value_is_refused_even_where_a_stronger_one_hides_it(load):
 def test_a_misspelt_variable_of_ours_is_refused_and_a_strangers_is_left_alone(load):
     with pytest.raises(StartupError, match=r"unknown environment variable AGENT_SERVER_PROT; did you mean AGENT_SERVER_PORT\?"):
         load(environ={"AGENT_SERVER_PROT": "1"})
+    with pytest.raises(StartupError, match=r"unknown environment variable AGENT_WORKDIR; did you mean AGENT_WORK_DIR\?"):
+        load(environ={"AGENT_WORKDIR": "/srv"})
     assert load(environ={"AGENT_NAME": "build-7", "AGENT_TOOLSDIRECTORY": "/opt"}).server.port == 8081
+
+
+@pytest.mark.parametrize("name", ["AGENT_SERVER_HOST", "AGENT_LOG_OUTPUT", "AGENT_DOCKER_NETWORK_MODE", "AGENT_WORK_DIR"])
+def test_an_empty_value_where_there_must_be_one_is_called_empty(load, name):
+    with pytest.raises(StartupError, match=rf"^cannot start: {name} must not be empty$"):
+        load(environ={name: ""})
 
 
 def test_a_file_that_was_named_must_exist_and_be_readable(load, tmp_path):

@@ -220,20 +220,6 @@ def test_a_field_of_another_type_is_an_error_that_says_so(base: dict[str, Any], 
     assert pkg_faults(base, **{field: value}) == {f"pkg.{field}": f"{base['type']} apps have no such field"}
 
 
-@pytest.mark.parametrize(
-    ("base", "field", "value"),
-    [
-        (DOCKER, "resources", {"cpu_limit": "1"}),
-        (BINARY, "resources", {"cpu_limit": "1"}),
-        (BINARY, "artifacts", [{"url": "http://127.0.0.1/x", "sha256": "0"}]),
-        (SCRIPT, "schedule", "* * * * *"),
-        (SCRIPT, "timeout_seconds", 5),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_by_name_and_never_ignored(base: dict[str, Any], field: str, value: object) -> None:
-    assert pkg_faults(base, **{field: value}) == {f"pkg.{field}": "is not supported by this version of the agent yet"}
-
-
 @pytest.mark.parametrize("pkg", [{}, {"type": None}, {"type": "vm"}, {"type": ["docker"]}, {"type": 3}])
 def test_the_type_is_one_of_three(pkg: dict[str, Any]) -> None:
     assert faults({"app": "a", "version": "v", "pkg": pkg}) == {"pkg.type": "is required and must be one of docker, binary, script"}
@@ -273,8 +259,14 @@ def test_the_type_is_one_of_three(pkg: dict[str, Any]) -> None:
         ({"stop": {"signal": "SIGNOPE"}}, "stop.signal"),
         ({"stop": {"grace_seconds": 86401}}, "stop.grace_seconds"),
         ({"rollout": {"strategy": "blue-green"}}, "rollout.strategy"),
-        ({"rollout": {"strategy": "start-first"}}, "rollout.strategy"),
-        ({"rollout": {"auto_rollback": True}}, "rollout.auto_rollback"),
+        ({"rollout": {"strategy": "start-first"}, "ports": [{"host": 80, "container": 1}]}, "rollout.strategy"),
+        ({"rollout": {"strategy": "blue-green"}}, "rollout.strategy"),
+        ({"rollout": {"strategy": "start-first", "max_surge": 0}}, "rollout.max_surge"),
+        ({"rollout": {"max_surge": 1}}, "rollout.max_surge"),
+        ({"rollout": {"max_unavailable": 0}}, "rollout.max_unavailable"),
+        ({"rollout": {"max_unavailable": "25%"}}, "rollout.max_unavailable"),
+        ({"rollout": {"progress_deadline_seconds": -1}}, "rollout.progress_deadline_seconds"),
+        ({"rollout": {"auto_rollback": "yes"}}, "rollout.auto_rollback"),
         ({"image": None}, "image"),
         ({"image": ""}, "image"),
         ({"image": "two words"}, "image"),
@@ -426,8 +418,10 @@ FIELDS = st.sampled_from(
         "script",
         "artifacts",
         "check",
+        "check_interval_seconds",
         "schedule",
         "timeout_seconds",
+        "retries",
         "working_dir",
         "user",
         "restart",
@@ -449,3 +443,75 @@ def test_any_pkg_is_either_refused_or_survives_its_canonical_form(change: dict[s
     again = parse_pkg(json.loads(json.dumps(canonical(accepted.pkg))))
     assert again == accepted.pkg
     assert spec_hash("v", again) == accepted.spec_hash
+
+
+# --- resources, and how a process is set up --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("resources", "kept"),
+    [
+        ({"cpu_limit": "500m"}, {"cpu_limit": "0.5"}),
+        ({"cpu_limit": 1.5}, {"cpu_limit": "1.5"}),
+        ({"cpu_limit": "1500m"}, {"cpu_limit": "1.5"}),
+        ({"memory_limit": "512m"}, {"memory_limit": "512Mi"}),
+        ({"memory_limit": "512MB"}, {"memory_limit": "512Mi"}),
+        ({"memory_limit": "1024Mi"}, {"memory_limit": "1Gi"}),
+        ({"memory_limit": 1_000_000_000}, {"memory_limit": "1000000000"}),
+        ({"cpu_set": "0,2-3"}, {"cpu_set": "0,2-3"}),
+        ({"pids_limit": 1}, {"pids_limit": 1}),
+        ({"cpu_limit": "", "memory_limit": "", "cpu_set": None}, {}),
+    ],
+)
+@pytest.mark.parametrize("base", [DOCKER, BINARY, SCRIPT])
+def test_limits_that_mean_the_same_are_kept_as_the_same(base: dict[str, Any], resources: dict[str, Any], kept: dict[str, Any]) -> None:
+    assert canonical(submitted(base, resources=resources).pkg).get("resources", {}) == kept
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [
+        ({"cpu_limit": "0"}, "cpu_limit"),
+        ({"cpu_limit": "-1"}, "cpu_limit"),
+        ({"cpu_limit": "1e9"}, "cpu_limit"),
+        ({"cpu_limit": True}, "cpu_limit"),
+        ({"memory_limit": "5Mi"}, "memory_limit"),
+        ({"memory_limit": "much"}, "memory_limit"),
+        ({"memory_limit": "99999999Ti"}, "memory_limit"),
+        ({"memory_limit": "9" * 400}, "memory_limit"),
+        ({"memory_limit": 10**400}, "memory_limit"),
+        ({"cpu_limit": "9" * 400 + "m"}, "cpu_limit"),
+        ({"cpu_limit": 10**400}, "cpu_limit"),
+        ({"cpu_set": "9" * 5000}, "cpu_set"),
+        ({"cpu_set": "3-1"}, "cpu_set"),
+        ({"cpu_set": "0-99999"}, "cpu_set"),
+        ({"cpu_set": "a"}, "cpu_set"),
+        ({"pids_limit": 0}, "pids_limit"),
+        ({"disk": "1Gi"}, "disk"),
+    ],
+)
+def test_limits_that_mean_nothing_are_refused_by_name(resources: dict[str, Any], field: str) -> None:
+    assert list(pkg_faults(BINARY, resources=resources)) == [f"pkg.resources.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("pkg", "field"),
+    [
+        ({"ulimits": {"nofiles": 1}}, "pkg.ulimits.nofiles"),
+        ({"ulimits": {"nofile": {"soft": 2, "hard": 1}}}, "pkg.ulimits.nofile.soft"),
+        ({"ulimits": {"nofile": {"soft": -1, "hard": 1}}}, "pkg.ulimits.nofile.soft"),
+        ({"ulimits": {"nofile": True}}, "pkg.ulimits.nofile"),
+        ({"umask": "0999"}, "pkg.umask"),
+        ({"umask": 22}, "pkg.umask"),
+        ({"no_new_privs": "yes"}, "pkg.no_new_privs"),
+        ({"environment_from": ["relative"]}, "pkg.environment_from[0].path"),
+        ({"environment_from": [{"file": "/x"}]}, "pkg.environment_from[0].path"),
+    ],
+)
+def test_how_a_process_is_set_up_is_checked(pkg: dict[str, Any], field: str) -> None:
+    assert field in pkg_faults(BINARY, **pkg)
+
+
+def test_a_changed_limit_replaces_the_instance() -> None:
+    before, after = (submitted(DOCKER, resources={"pids_limit": limit}) for limit in (10, 11))
+    assert instance_hash("v1", before.pkg, 1, 1) != instance_hash("v1", after.pkg, 1, 1)

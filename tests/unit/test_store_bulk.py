@@ -23,7 +23,29 @@ ROWS: tuple[tuple[str, Row], ...] = (
     ("events", (AT, None, None, "Started", "of no app")),
     ("exits", EXIT),
     ("health", ("web", "v1", 1, AT, "running", 100, "Running")),
-    ("heads", ("web", 1, 0, "running", 100, "Running", AT, "", "{}", None, '{"at": 1.5}', "binary")),
+    (
+        "heads",
+        (
+            "web",
+            1,
+            0,
+            "running",
+            100,
+            "Running",
+            AT,
+            "",
+            "{}",
+            None,
+            '{"at": 1.5}',
+            "binary",
+            '{"number": 2}',
+            None,
+            None,
+            '{"1.0:1": ""}',
+            None,
+        ),
+    ),
+    ("deployments", ("web", 2, 1, "v1", "apply", AT, AT, 0.5, "succeeded", "healthy", "[]", "sha256:1", None)),
 )
 
 
@@ -54,7 +76,7 @@ def test_a_head_takes_the_place_of_the_one_before_and_an_exit_that_is_recorded_a
 ) -> None:
     inserter = Inserter(connection)
     inserter.insert(lay_out(ROWS))
-    newer: Row = ("web", 2, 0, "stopped", 0, "stopped", AT, "", "{}", None, None, "")
+    newer: Row = ("web", 2, 0, "stopped", 0, "stopped", AT, "", "{}", None, None, "", None, 1, "sha256:1", None, "x@sha256:2")
     inserter.insert(lay_out([("heads", newer), ("exits", (*EXIT[:-1], "another word on the same end"))]))
     assert stored(connection, "heads") == [newer]
     assert stored(connection, "exits") == [EXIT]

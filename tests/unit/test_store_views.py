@@ -16,6 +16,8 @@ COLUMNS = {
     "v_revisions": {"app", "revision", "version", "type", "spec", "submitted_at", "submitted_by"},
     "v_health": {"app", "version", "at", "status", "level", "msg"},
     "v_exits": {"app", "revision", "replica", "started_at", "exited_at", "exit_code", "signal", "oom_killed", "reason"},
+    "v_runs": {"app", "revision", "scheduled_at", "started_at", "finished_at", "exit_code", "outcome", "output_tail"},
+    "v_images": {"image", "names", "pulled_at", "idle_seconds", "removed_at"},
     "v_events": {"id", "at", "app", "revision", "kind", "message"},
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import signal as signals
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field
@@ -26,6 +27,16 @@ class Model(BaseModel):
 def misplaced(field: str, message: str) -> PydanticCustomError:
     """A fault that only the whole object can show, said of the field that the user would change."""
     return PydanticCustomError("misplaced", "{message}", {"message": message, "field": field})
+
+
+def twice(names: Iterable[str]) -> str | None:
+    """The first that has been there before."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _no_nul(text: str) -> str:
@@ -97,6 +108,18 @@ def _digits(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 else value
 
 
+APP_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+APP_RULE = "must be 1 to 63 of the characters A-Z a-z 0-9 _ . - of which the first is a letter or a digit"
+_APP = re.compile(APP_PATTERN)
+
+
+def _app_name(text: str) -> str:
+    if not _APP.fullmatch(text):
+        raise ValueError(APP_RULE)
+    return text
+
+
+AppName = Annotated[str, AfterValidator(_app_name)]
 Text = Annotated[str, AfterValidator(_no_nul)]
 Plain = Annotated[str, AfterValidator(_plain)]
 AbsolutePath = Annotated[Plain, AfterValidator(_absolute)]

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from boreas_agent.fields import Model, PortNumber, Seconds, Words, misplaced
+from boreas_agent.spec.fields import Model, PortNumber, Seconds, Words, misplaced
 
 ProbeKind = Literal["startup", "readiness", "liveness"]
-KINDS: tuple[ProbeKind, ...] = ("startup", "readiness", "liveness")
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 _VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
@@ -98,7 +97,7 @@ class ExecCheck(Model):
 Threshold = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-def _given(data: object, known: Container[str]) -> object:
+def given(data: object, known: Container[str]) -> object:
     """Without what is empty or null: for a field that is known, that means 'not given'."""
     if not isinstance(data, dict):
         return data
@@ -120,7 +119,7 @@ class Probe(Model):
     @model_validator(mode="before")
     @classmethod
     def _without_empty(cls, data: object) -> object:
-        return _given(data, cls.model_fields)
+        return given(data, cls.model_fields)
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> Self:
@@ -147,7 +146,7 @@ class HealthSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _without_empty(cls, data: object) -> object:
-        return _given(data, cls.model_fields)
+        return given(data, cls.model_fields)
 
     @model_validator(mode="after")
     def _one_success_is_enough(self) -> Self:

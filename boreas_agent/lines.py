@@ -1,0 +1,40 @@
+"""JSON objects, a line each, over a connection to a helper program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+class Lines(asyncio.Protocol):
+    """The agent's end; whoever derives from it says what becomes of what is ``heard``. ``transport`` None: nobody is there."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self.heard(json.loads(line))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Of asyncio."""
+        self.transport = None
+
+    def heard(self, said: Mapping[str, Any]) -> None:
+        """One object has come."""
+        raise NotImplementedError
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Nothing is sent where there is nobody any more."""
+        if self.transport is not None:
+            self.transport.write(json.dumps(message).encode() + b"\n")
