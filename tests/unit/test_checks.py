@@ -6,6 +6,8 @@ import asyncio
 import os
 import resource
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -40,6 +42,18 @@ async def serving(answer: bytes | Serve, tls: ssl.SSLContext | None = None) -> A
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1]
+
+
+_ALONE = """
+import asyncio, fcntl, pathlib, socket, struct
+from boreas_agent.checks import ask
+from boreas_agent.spec.probes import HttpCheck, TcpCheck
+with socket.socket() as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40001")
+for check in (TcpCheck(port=40000), HttpCheck(port=40000)):
+    print({asyncio.run(ask("127.0.0.1", check, 1)) for _ in range(20)})
+"""
 
 
 def asked(answer: bytes | Serve, seconds: float = 5.0, tls: ssl.SSLContext | None = None, **check: Any) -> Result:
@@ -151,6 +165,13 @@ def test_a_port_that_takes_connections_is_enough_for_tcp() -> None:
     good, refused, port = asyncio.run(run())
     assert good == Result(True)
     assert refused == Result(False, f"cannot connect to :{port}: connection refused")
+
+
+def test_a_connection_that_has_reached_itself_is_no_answer() -> None:
+    """Where nobody listens the kernel may give a connection the very port that it goes to as its own; here it has no other to give."""
+    there = subprocess.run(["unshare", "--net", sys.executable, "-c", _ALONE], capture_output=True, text=True, timeout=60, check=False)
+    refused = [{Result(False, f"cannot connect to {where}: connection refused")} for where in (":40000", ":40000/")]
+    assert there.stdout.splitlines() == [str(results) for results in refused], there.stderr
 
 
 def test_an_instance_without_an_address_is_told_so() -> None:
