@@ -71,9 +71,7 @@ class SecureNode(Node):
 
     def serves(self) -> bytes:
         """The certificate that a new connection is shown."""
-        return ssl.PEM_cert_to_DER_cert(
-            ssl.get_server_certificate(("127.0.0.1", self.port), ca_certs=str(self.ca.file), timeout=20)
-        ).strip()
+        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", self.port), ca_certs=str(self.ca.file), timeout=20))
 
     def log(self) -> str:
         return self.work_dir.with_suffix(".log").read_text()
