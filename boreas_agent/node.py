@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 SAMPLE_DEADLINE_SECONDS = 5.0
 ENGINE_SECONDS = 30.0
 """Between two questions to an engine whose event stream is up: only one that hangs has to be found out this way."""
-AWAY_SECONDS = 5.0
-"""Between two questions to an engine that is away."""
+DOUBTFUL_SECONDS = 5.0
+"""The same where only one of the two says that the engine is there: its answer, or its event stream."""
 PAUSE_SECONDS = 1.0
 """Between any two questions, however often its event stream comes and goes."""
 ENGINE_DEADLINE_SECONDS = 10.0
@@ -183,10 +183,11 @@ class NodeWatch:
             docker = await self._ask_engine()
             self.facts = replace(self.facts, docker=docker)
             await self._notices.say("docker", f"{docker.reachable} {docker.version}", _engine_event(docker))
-            await asyncio.sleep(PAUSE_SECONDS)
+            asked = self._clock.boottime()
             with suppress(TimeoutError):
-                async with asyncio.timeout(ENGINE_SECONDS if docker.reachable and self._engine.listening else AWAY_SECONDS):
+                async with asyncio.timeout(ENGINE_SECONDS if docker.reachable == self._engine.listening else DOUBTFUL_SECONDS):
                     await self._engine.changed()
+            await asyncio.sleep(max(0.0, asked + PAUSE_SECONDS - self._clock.boottime()))
 
     async def _ask_engine(self) -> Docker:
         before = self.facts.docker

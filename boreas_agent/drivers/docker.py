@@ -19,6 +19,7 @@ from boreas_agent.clock import Clock
 from boreas_agent.drivers import docker_output
 from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.drivers.docker_api import DockerApi, Refused
+from boreas_agent.drivers.docker_arrival import Arrival
 from boreas_agent.drivers.docker_auth import Auth
 from boreas_agent.drivers.docker_engine import EngineLink
 from boreas_agent.drivers.docker_exec import Commands
@@ -75,6 +76,7 @@ class DockerDriver:
         self._enabled = enabled
         self._api = DockerApi(socket_path, timeout=timeout)
         self._streams = Streams(self._api, stall=stall)
+        self._arrival = Arrival(socket_path)
         self._commands = Commands(self._streams, identity)
         self._hooks = Hooks(self._api, self._streams, identity, partial(remove, self._api))
         self._images = Images(self._api, self._streams, clock, Auth(auth_file), registry)
@@ -101,6 +103,7 @@ class DockerDriver:
         await self._images.close()
         await self._hooks.close()
         await self._streams.close()
+        self._arrival.close()
         self._api.forget()
 
     async def stays_away(self) -> str:
@@ -286,6 +289,7 @@ class DockerDriver:
                     async for message in messages:
                         pause = _RECONNECT_FIRST if connected else pause  # the first message is only the greeting
                         connected = True
+                        self._arrival.close()
                         self.link.mark(listening=True)
                         yield self._heard(message)
             except Transient as error:
@@ -297,8 +301,7 @@ class DockerDriver:
                 self.epoch += 1
                 log.warning("the engine's event stream ended; connecting again")
                 yield ALL_APPS
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _RECONNECT_MOST)
+            pause = _RECONNECT_FIRST if await self._arrival.within(pause) else min(pause * 2, _RECONNECT_MOST)
 
     def _heard(self, message: Mapping[str, Any]) -> str:
         actor = message.get("Actor") or {}
