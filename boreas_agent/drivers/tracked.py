@@ -16,6 +16,7 @@ from boreas_agent.model import Exit, Instance, Observed, Phase
 class Tracked:
     """``pidfd`` watches the current run; ``settling`` finds out how it ended; ``noted`` are exits told by a keeper.
 
+    ``late`` goes off where no keeper has told of the end that the pidfd has.
     ``busy``: it is being started. ``request``: what the last start that worked asked the keeper for. ``instance``: what it was
     made from, once that was needed. ``clean``: nothing is left of the current run, which has ended. ``hint`` is set when there
     is news of an end, ``ended`` once the end is known; ``told`` is what observers were told of ends.
@@ -30,6 +31,7 @@ class Tracked:
     request: Mapping[str, Any] | None = None
     instance: Instance | None = None
     clean: bool = False
+    late: asyncio.TimerHandle | None = None
     settling: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     hint: asyncio.Event = field(default_factory=asyncio.Event)

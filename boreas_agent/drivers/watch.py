@@ -24,6 +24,8 @@ from boreas_agent.model import InstanceName
 
 KEEPER_SECONDS = 2.0
 """How long a living keeper may take to say how a process ended: it may be stopped, or wait for a disk."""
+KEEPER_HEAD_START = 0.05
+"""How long it is waited for before anything is done about the end at all."""
 RESCAN_EVERY = 10
 LOGS_KEPT_SECONDS = 30 * 86400.0
 """How long the logs of an app that runs no more are kept."""
@@ -197,11 +199,14 @@ class Watch:
             os.close(fd)  # it ended meanwhile
         elif fd is not None:
             tracked.pidfd = fd
-            asyncio.get_running_loop().add_reader(fd, self._died, tracked)
+            asyncio.get_running_loop().add_reader(fd, self._ended, tracked)
         elif current:
             self._died(tracked)
 
     def _unwatch(self, tracked: Tracked) -> None:
+        if tracked.late is not None:
+            tracked.late.cancel()
+            tracked.late = None
         if tracked.pidfd is not None:
             asyncio.get_running_loop().remove_reader(tracked.pidfd)
             os.close(tracked.pidfd)
@@ -220,8 +225,18 @@ class Watch:
                 else:
                     self._over(tracked, number, data)
 
+    def _ended(self, tracked: Tracked) -> None:
+        """The process of the current run has ended. A keeper that will say how is woken by the same end, and is let go first."""
+        claim = self._current_claim(tracked.newest)
+        if tracked.pidfd is None or claim is None or not self._linked(claim.keeper):
+            self._died(tracked)
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(tracked.pidfd)
+        tracked.late = loop.call_later(KEEPER_HEAD_START, self._died, tracked)
+
     def _died(self, tracked: Tracked) -> None:
-        """The process of the current run has ended."""
+        """The process of the current run has ended, and it is to be found out how."""
         self._unwatch(tracked)
         if tracked.running and tracked.settling is None:
             if tracked.number not in tracked.noted:
@@ -284,4 +299,4 @@ class Watch:
 async def _hinted(tracked: Tracked) -> None:
     """There is news of an end, or it is time to look for some."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(tracked.hint.wait(), timeout=0.05)
+        await asyncio.wait_for(tracked.hint.wait(), timeout=KEEPER_HEAD_START)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -77,12 +78,15 @@ class Keeper:
         self.spare_after = 0.0
         self.in_flight = 0
         self.unsynced: dict[str, None] = {}
+        self.told: deque[tuple[Child, dict[str, Any]]] = deque()
         self.unwritten: list[tuple[str, int, dict[str, Any]]] = []
         self.own_log = own_log
         self.logs: dict[str, int] = {own_log: OWN_LOG_MAX}
         self.sizes: dict[str, int] = {}
         self.grown: dict[str, float] = {}
         self.quiet = Quiet()
+        self.channels = select.epoll()
+        self.speakers: dict[int, Child] = {}
         self.watchful_until = 0.0
         self.next_tick = 0.0
         self.chore_since = 0.0
@@ -90,6 +94,7 @@ class Keeper:
         self.leaving = False
         self.selector = selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ, self.accept)
+        self.selector.register(self.channels, selectors.EVENT_READ, self.closed)
         if self.quiet.fd >= 0:
             self.selector.register(self.quiet.fd, selectors.EVENT_READ, self.written)
 
@@ -141,7 +146,7 @@ class Keeper:
 
     def finished(self) -> bool:
         """Nothing to keep, nothing to write, nobody to wait for."""
-        if self.runs or self.queue or self.unwritten or self.unsynced:
+        if self.runs or self.queue or self.told or self.unwritten or self.unsynced:
             return False
         return self.leaving or (not self.peers and time.monotonic() - self.idle_since > GRACE)
 
@@ -153,7 +158,7 @@ class Keeper:
     def timeout(self) -> float | None:
         """How long the loop may wait for an event."""
         now = time.monotonic()
-        if self.unsynced or self.wants_spare(now):
+        if self.told or self.unsynced or self.wants_spare(now):
             self.chore_since = self.chore_since or now
             return QUIET
         if self.runs or self.unwritten or self.spare is None:
@@ -167,6 +172,10 @@ class Keeper:
     def chore(self) -> None:
         """What must be done, but not while anybody waits."""
         self.chore_since = 0.0
+        while self.told:
+            dead, data = self.told.popleft()
+            if self.claim_of(dead):  # else those who were told have deleted the folder, and perhaps made another one
+                self.write_exit(dead.request["folder"], dead.request["run"], data)
         if self.wants_spare(time.monotonic()):
             self.spare = self.fork()
         elif self.unsynced:
@@ -319,6 +328,7 @@ class Keeper:
             self.discard(taken)
             taken = self.fork()
             taken.channel.sendall(line + b"\n")
+        os.sched_yield()  # it is awake, but mostly on the processor that we are on
         try:
             request: dict[str, Any] = json.loads(line)
         except ValueError:  # the child cannot read it either
@@ -334,13 +344,19 @@ class Keeper:
         self.watchful_until = taken.since + WATCHFUL
         self.next_tick = min(self.next_tick, taken.since + HURRY)
         self.logs |= {request["stdout"]: request["log_max"], request["stderr"]: request["log_max"]}
-        self.selector.register(taken.channel, selectors.EVENT_READ, lambda _sock, _events: self.heard(taken))
+        self.speakers[taken.channel.fileno()] = taken
+        self.channels.register(taken.channel, select.EPOLLRDHUP)  # not for what it says: whoever is woken by that is in its way
 
     def discard(self, useless: Child) -> None:
         """End a child that is no run."""
         if useless.pid in self.children:
             os.kill(useless.pid, signal.SIGKILL)
         useless.channel.close()
+
+    def closed(self, _channels: select.epoll, _events: int) -> None:
+        """Children have executed their programs, or died."""
+        for fd, _ in self.channels.poll(0):
+            self.heard(self.speakers[fd])
 
     def heard(self, speaker: Child, *, over: bool = False) -> None:
         """Collect what a child reports until it has executed its program or died: both close the channel.
@@ -357,7 +373,8 @@ class Keeper:
                 return
         except OSError as error:
             log(f"cannot hear process {speaker.pid}: {error.strerror}")
-        self.selector.unregister(speaker.channel)
+        self.channels.unregister(speaker.channel)
+        del self.speakers[speaker.channel.fileno()]
         speaker.channel.close()
         self.in_flight -= 1
         self.answer(speaker)
@@ -383,7 +400,7 @@ class Keeper:
             self.send(speaker.peer, {"id": speaker.request["id"]} | answer)
 
     def claim_of(self, speaker: Child) -> dict[str, Any] | None:
-        """What the child claimed but was killed before saying."""
+        """What the child has claimed, as it is on record."""
         try:
             with open(f"{speaker.request['folder']}/{speaker.request['run']}.claim", "rb") as file:
                 found: dict[str, Any] = json.load(file)
@@ -404,7 +421,7 @@ class Keeper:
                 self.guarded(self.ended, self.children.pop(pid), status)
 
     def ended(self, dead: Child, status: int) -> None:
-        """Tell the agents, who can act on it while it is written down and made durable."""
+        """Tell the agents, who mostly ask for the next run at once; then write it down, once nobody waits where it can wait."""
         self.idle_since = time.monotonic()
         oom = any(oom_kills(path) for path in (dead.cgroup, *dead.limits) if path)
         clean = self.tidy(dead)
@@ -424,7 +441,10 @@ class Keeper:
             self.note(path, bound(path, dead.request["log_max"])[1])  # the next tick may be a while off
         for peer in tuple(self.peers):
             self.send(peer, {"exit": folder, "run": run, "data": data, "clean": clean})
-        self.write_exit(folder, run, data)
+        if self.peers and not dead.request["durable"]:
+            self.told.append((dead, data))
+        else:
+            self.write_exit(folder, run, data)
 
     def sync_later(self, *paths: str) -> None:
         """Make files and folders durable, in this order, when nobody waits."""

@@ -35,7 +35,8 @@ def share(channel: int) -> None:
         its, mine = os.pipe()  # ``mine`` is closed by exec, and by whatever death
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # a context keeps what was blocked when it was made
         try:
-            calls = _chain((libc.close, channel), (libc.close, mine), (libc.read, its, _room(16), 1), (libc._exit, 0))
+            modest = (libc.sched_setscheduler, 0, os.SCHED_BATCH, _room(16))  # whoever wakes it goes first; struct sched_param, all zero
+            calls = _chain(modest, (libc.close, channel), (libc.close, mine), (libc.read, its, _room(16), 1), (libc._exit, 0))
             clone(first, ctypes.c_void_p(_room(_STACK) + _STACK), _CLONE_VM | _CLONE_PARENT, calls)
         finally:
             os.close(its)

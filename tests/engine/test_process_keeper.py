@@ -237,6 +237,17 @@ def test_a_stopped_keeper_does_not_hold_back_the_news_of_an_exit_for_ever(place:
     place.run(work)
 
 
+def test_an_end_that_an_agent_was_told_of_is_on_disk_soon(place: Ground) -> None:
+    async def work(driver: ProcessDriver) -> None:
+        await driver.start(sleeper(), 0)
+        seen = await only(driver)
+        os.kill(int(seen.ref), signal.SIGKILL)
+        await ended(driver)
+        eventually((place.layout.folder(seen.name) / "1.exit").exists)
+
+    place.run(work)
+
+
 def test_a_claim_of_another_boot_names_nobody(place: Ground) -> None:
     place.run(lambda driver: driver.start(sleeper(), 0))
     seen = place.run(only)
