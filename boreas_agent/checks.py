@@ -61,16 +61,16 @@ async def _connected(address: str, port: int) -> socket.socket:
     try:
         if sock.connect_ex((address, port)) != 0 and sock.connect_ex((address, port)) not in (0, errno.EISCONN):
             await asyncio.get_running_loop().sock_connect(sock, (address, port))  # which also says why there is none
-        _refuse_itself(sock)
+        _refuse_itself(sock, port)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _refuse_itself(sock: socket.socket) -> None:
+def _refuse_itself(sock: socket.socket, port: int) -> None:
     """Where nobody listens the kernel may give a connection the very port that it goes to as its own."""
-    if sock.getsockname() == sock.getpeername():
+    if (ours := sock.getsockname())[1] == port and ours == sock.getpeername():
         raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
 
 
