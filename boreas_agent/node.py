@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE_DEADLINE_SECONDS = 5.0
 ENGINE_SECONDS = 30.0
-"""Between two questions to an engine whose event stream is up: only one that hangs has to be found out this way."""
+"""Between two questions to an engine whose event stream is up, or that is away: a change of that is told, but for one that hangs."""
 DOUBTFUL_SECONDS = 5.0
 """The same where only one of the two says that the engine is there: its answer, or its event stream."""
 PAUSE_SECONDS = 1.0

@@ -119,3 +119,43 @@ def test_the_socket_is_looked_for_now_and_then_all_the_same(tmp_path: Path, monk
             assert not await asyncio.wait_for(task, 10)
 
     asyncio.run(test())
+
+
+def test_a_folder_that_is_made_anew_is_the_one_that_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    async def test() -> None:
+        async with waiting(folder / "docker.sock") as task:
+            folder.rename(tmp_path / "old")
+            assert not await asyncio.wait_for(task, 10)
+            folder.mkdir()
+        async with waiting(folder / "docker.sock") as task:
+            appears(folder / "docker.sock")
+            assert await asyncio.wait_for(task, 10)
+
+    asyncio.run(test())
+
+
+def test_a_path_that_leads_nowhere_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+
+    async def test() -> None:
+        with closing(Arrival(str(tmp_path / "loop" / "docker.sock"))) as arrival:
+            assert not await asyncio.wait_for(arrival.within(0.01), 10)
+
+    asyncio.run(test())
+
+
+def test_after_each_wait_the_watch_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it is where the path leads by then, and none is left open."""
+    monkeypatch.setattr(docker_arrival, "AWAY_SECONDS", 0.01)
+
+    async def test() -> None:
+        before = watches()
+        with closing(Arrival(str(tmp_path / "docker.sock"))) as arrival:
+            for _ in range(3):
+                assert not await arrival.within(0)
+                assert watches() == before
+
+    asyncio.run(test())
