@@ -167,6 +167,7 @@ def test_a_port_that_takes_connections_is_enough_for_tcp() -> None:
     assert refused == Result(False, f"cannot connect to :{port}: connection refused")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a network of its own needs root")
 def test_a_connection_that_has_reached_itself_is_no_answer() -> None:
     """Where nobody listens the kernel may give a connection the very port that it goes to as its own; here it has no other to give."""
     there = subprocess.run(["unshare", "--net", sys.executable, "-c", _ALONE], capture_output=True, text=True, timeout=60, check=False)
