@@ -35,6 +35,8 @@ ANSWER_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 Notice = Callable[[str, int, Mapping[str, Any], bool], None]
+Gone = Callable[[tuple[int, int]], Awaitable[None]]
+"""Told of a keeper, by pid and start time, that has hung up: perhaps it is there no more."""
 InThread = Callable[..., Awaitable[Any]]
 
 
@@ -135,10 +137,11 @@ class Link(asyncio.Protocol):
 class Keepers:
     """All keepers of one work dir."""
 
-    def __init__(self, folder: Path, in_thread: InThread, notice: Notice) -> None:
+    def __init__(self, folder: Path, in_thread: InThread, notice: Notice, gone: Gone) -> None:
         self._folder = folder
         self._in_thread = in_thread
         self._notice = notice
+        self._gone = gone
         self._cgroup: Path | None = None
         self._links: set[Link] = set()
         self._names: dict[Link, str] = {}
@@ -149,6 +152,7 @@ class Keepers:
         self._started = -math.inf
         self._closed = False
         self._reviving: asyncio.Task[None] | None = None
+        self._lost: list[tuple[int, int]] = []  # keepers that have hung up, and nobody was told so far
 
     async def open(self, cgroup: Path | None) -> None:
         """Connect to every keeper there is, and see to it that one of our own version is among them."""
@@ -267,11 +271,15 @@ class Keepers:
     def _dropped(self, link: Link) -> None:
         self._links.discard(link)
         self._names.pop(link, None)
+        if link.identity.done() and not link.identity.cancelled():
+            self._lost.append(link.identity.result())
         if not self._closed and (self._reviving is None or self._reviving.done()):
             self._reviving = asyncio.get_running_loop().create_task(self._revive())
 
     async def _revive(self) -> None:
         """Have another keeper ready before it is needed, but do not insist where keepers do not live."""
+        while self._lost:
+            await self._gone(self._lost.pop())
         await asyncio.sleep(max(0.0, self._started + _REVIVE_SECONDS - asyncio.get_running_loop().time()))
         with suppress(Transient):
             await self._own()

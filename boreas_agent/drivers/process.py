@@ -85,7 +85,7 @@ class ProcessDriver:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="process-driver")
         self._watch = Watch(self._layout, identity, clock, in_thread=self._in_thread, changed=self._changed, linked=self._linked)
         self._ending = Ending(self._layout, identity, clock, self._watch, self._in_thread, self._remove_groups)
-        self._keepers = Keepers(self._layout.keeper, self._in_thread, self._watch.noticed)
+        self._keepers = Keepers(self._layout.keeper, self._in_thread, self._watch.noticed, self._watch.keeper_gone)
         self._commands = Commands(self._in_thread)
         self._blanks = Blanks(self._layout, self._in_thread)
         self._releases = Releases(self._layout.apps, self._layout.work_dir / "cache", limits)

@@ -225,6 +225,14 @@ class Watch:
                 else:
                     self._over(tracked, number, data)
 
+    async def keeper_gone(self, keeper: tuple[int, int]) -> None:
+        """What it has told and perhaps not written down is for us to write."""
+        for tracked in tuple(self._tracked.values()):
+            for run in tracked.runs:
+                if run.ended is not None and run.claim is not None and run.claim.keeper == keeper:
+                    with suppress(OSError):
+                        await self._in_thread(write_exit, tracked.folder, run.number, run.ended)
+
     def _ended(self, tracked: Tracked) -> None:
         """The process of the current run has ended. A keeper that will say how is woken by the same end, and is let go first."""
         claim = self._current_claim(tracked.newest)

@@ -20,8 +20,8 @@ It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of 
   (a sentence; nothing was started)
 - ``{"exit": folder, "run": n, "data": {...}, "clean": bool}`` tells every connected agent; ``data`` is what ``N.exit``
   holds (``oom``: a process of the run was killed for the memory of its group),
-  ``clean`` that the run had a cgroup and nothing is left in it. The file follows within 50 ms; of a ``durable`` run, or where
-  no agent is connected, it is there first
+  ``clean`` that the run had a cgroup and nothing is left in it. The file is written right after; or, unless the run is
+  ``durable``, when nothing has been asked for 3 ms, which is waited for 50 ms
 
 A run is claimed by the child itself, after fork and before exec: it links a complete ``N.claim`` into the folder, which
 fails where one exists. So a run number is used at most once, whoever asks however often.

@@ -79,7 +79,7 @@ class Keeper:
         self.in_flight = 0
         self.unsynced: dict[str, None] = {}
         self.told: deque[tuple[Child, dict[str, Any]]] = deque()
-        self.unwritten: list[tuple[str, int, dict[str, Any]]] = []
+        self.unwritten: list[tuple[Child, dict[str, Any]]] = []
         self.own_log = own_log
         self.logs: dict[str, int] = {own_log: OWN_LOG_MAX}
         self.sizes: dict[str, int] = {}
@@ -173,9 +173,7 @@ class Keeper:
         """What must be done, but not while anybody waits."""
         self.chore_since = 0.0
         while self.told:
-            dead, data = self.told.popleft()
-            if self.claim_of(dead):  # else those who were told have deleted the folder, and perhaps made another one
-                self.write_exit(dead.request["folder"], dead.request["run"], data)
+            self.write_exit(*self.told.popleft())
         if self.wants_spare(time.monotonic()):
             self.spare = self.fork()
         elif self.unsynced:
@@ -402,10 +400,14 @@ class Keeper:
     def claim_of(self, speaker: Child) -> dict[str, Any] | None:
         """What the child has claimed, as it is on record."""
         try:
-            with open(f"{speaker.request['folder']}/{speaker.request['run']}.claim", "rb") as file:
-                found: dict[str, Any] = json.load(file)
-        except (OSError, ValueError):
+            return self.recorded(speaker)
+        except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def recorded(self, speaker: Child) -> dict[str, Any] | None:
+        """The same; None where another has claimed that run. Raises what reading raises."""
+        with open(f"{speaker.request['folder']}/{speaker.request['run']}.claim", "rb") as file:
+            found: dict[str, Any] = json.load(file)
         return found if found["pid"] == speaker.pid and tuple(found["keeper"]) == self.identity else None
 
     def reap(self) -> None:
@@ -444,7 +446,7 @@ class Keeper:
         if self.peers and not dead.request["durable"]:
             self.told.append((dead, data))
         else:
-            self.write_exit(folder, run, data)
+            self.write_exit(dead, data)
 
     def sync_later(self, *paths: str) -> None:
         """Make files and folders durable, in this order, when nobody waits."""
@@ -452,17 +454,21 @@ class Keeper:
             self.unsynced.pop(path, None)
             self.unsynced[path] = None
 
-    def write_exit(self, folder: str, run: int, data: dict[str, Any]) -> None:
-        """Once the disk has room, if it has none."""
+    def write_exit(self, dead: Child, data: dict[str, Any]) -> None:
+        """Once the disk has room, if it has none. Never beside a claim of another: who was told may have made the folder anew."""
+        folder, run = dead.request["folder"], dead.request["run"]
         draft, name = f"{folder}/.{run}.exit", f"{folder}/{run}.exit"
         try:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # nobody can read it
+                if not self.recorded(dead):
+                    return
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(json.dumps(data).encode())
             os.rename(draft, name)
             self.sync_later(name, folder)
         except FileNotFoundError:
-            log(f"cannot write {name}: the folder is gone")
+            return  # nobody asks about that folder any more
         except OSError as error:
             log(f"cannot write {name}, trying again: {error.strerror}")
-            self.unwritten.append((folder, run, data))
+            self.unwritten.append((dead, data))
             self.next_tick = min(self.next_tick, time.monotonic() + TICK)

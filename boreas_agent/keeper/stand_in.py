@@ -36,7 +36,7 @@ def share(channel: int) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # a context keeps what was blocked when it was made
         try:
             modest = (libc.sched_setscheduler, 0, os.SCHED_BATCH, _room(16))  # whoever wakes it goes first; struct sched_param, all zero
-            calls = _chain(modest, (libc.close, channel), (libc.close, mine), (libc.read, its, _room(16), 1), (libc._exit, 0))
+            calls = _chain((libc.close, channel), (libc.close, mine), modest, (libc.read, its, _room(16), 1), (libc._exit, 0))
             clone(first, ctypes.c_void_p(_room(_STACK) + _STACK), _CLONE_VM | _CLONE_PARENT, calls)
         finally:
             os.close(its)

@@ -248,6 +248,24 @@ def test_an_end_that_an_agent_was_told_of_is_on_disk_soon(place: Ground) -> None
     place.run(work)
 
 
+def test_what_a_keeper_told_and_did_not_write_down_the_agent_writes(place: Ground) -> None:
+    async def work(driver: ProcessDriver) -> None:
+        await driver.start(sleeper(), 0)
+        seen = await only(driver)
+        os.kill(int(seen.ref), signal.SIGKILL)
+        await ended(driver)
+        written = place.layout.folder(seen.name) / "1.exit"
+        eventually(written.exists)
+        written.unlink()
+        (keeper,) = place.keepers()
+        os.kill(keeper, signal.SIGKILL)
+        await eventually_async(lambda: asyncio.to_thread(written.exists))
+
+    place.run(work)
+    (told,) = place.run(only).exits
+    assert (told.signal, told.reason) == ("SIGKILL", "")
+
+
 def test_a_claim_of_another_boot_names_nobody(place: Ground) -> None:
     place.run(lambda driver: driver.start(sleeper(), 0))
     seen = place.run(only)

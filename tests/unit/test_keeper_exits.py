@@ -45,3 +45,22 @@ def test_a_told_exit_is_written_beside_the_claim_of_the_same_process_alone(
         keeper.chore()
     assert (tmp_path / "1.exit").exists() is written
     assert not keeper.told
+
+
+def test_an_exit_whose_claim_cannot_be_read_now_is_tried_again(keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(_dead: Child) -> None:
+        raise OSError(24, "Too many open files")
+
+    (tmp_path / "1.claim").write_text(json.dumps({"pid": 4711, "keeper": keeper.identity}))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        dead = Child(4711, ours, None)
+        dead.request = {"folder": str(tmp_path), "run": 1}
+        keeper.told.append((dead, DATA))
+        with monkeypatch.context() as full:
+            full.setattr(keeper, "recorded", refuses)
+            keeper.chore()
+        assert not (tmp_path / "1.exit").exists()
+        assert not keeper.finished()
+        keeper.tick()
+    assert (tmp_path / "1.exit").exists()
