@@ -14,6 +14,7 @@ from boreas_agent.model import Phase
 from tests.engine.engine import SERVE, Engine
 from tests.engine.wants import Make, only, shell, using, want
 from tests.ports import free_port
+from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.docker
 
@@ -96,17 +97,13 @@ def test_the_app_sees_what_was_asked_for(bare_engine: Engine, docker_driver_fact
         await driver.start(wanted, 0)
         ref = (await only(driver)).ref
 
-        def said() -> list[str]:
-            return bare_engine.client.logs(ref).decode().split()
+        async def said() -> list[str]:
+            lines: list[str] = (await asyncio.to_thread(bare_engine.client.logs, ref)).decode().split()
+            return lines if len(lines) >= 7 else []
 
-        while len(lines := await asyncio.to_thread(said)) < 7:
-            await asyncio.sleep(0.05)
-        return lines
+        return await eventually_async(said, 20)
 
-    async def in_time(driver: DockerDriver) -> list[str]:
-        return await asyncio.wait_for(work(driver), 20)
-
-    *rest, pid = using(docker_driver_factory, in_time)
+    *rest, pid = using(docker_driver_factory, work)
     assert rest == ["web-1", "64", "10.9.9.9", "other", "read-only", "writable"]
     assert pid != "1"
 
