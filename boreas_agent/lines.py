@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 
-class Lines(asyncio.Protocol):
+class Lines(asyncio.Protocol, ABC):
     """The agent's end; whoever derives from it says what becomes of what is ``heard``. ``transport`` None: nobody is there."""
 
     def __init__(self) -> None:
@@ -30,9 +31,9 @@ class Lines(asyncio.Protocol):
         """Of asyncio."""
         self.transport = None
 
+    @abstractmethod
     def heard(self, said: Mapping[str, Any]) -> None:
         """One object has come."""
-        raise NotImplementedError
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Nothing is sent where there is nobody any more."""

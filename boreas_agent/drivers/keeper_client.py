@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import json
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ from typing import Any
 
 from boreas_agent.drivers import procfs
 from boreas_agent.errors import Transient
+from boreas_agent.lines import Lines
 
 _SOURCE = Path(__file__).parent.parent / "keeper"
 _HELLO_SECONDS = 1.0
@@ -59,16 +59,15 @@ class Lost(Exception):
     """The keeper has gone, or does not answer; whether it did what was asked is unknown."""
 
 
-class Link(asyncio.Protocol):
+class Link(Lines):
     """One connection to one keeper."""
 
     def __init__(self, own: bool, notice: Notice, lost: Callable[[Link], None]) -> None:
+        super().__init__()
         self.own = own
         self.identity: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._notice = notice
         self._lost = lost
-        self._transport: asyncio.Transport | None = None
-        self._buffer = b""
         self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._ids = itertools.count(1)
         self._heard = 0.0
@@ -76,31 +75,25 @@ class Link(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """It has said who it is and the connection stands."""
-        return self.own and self._transport is not None and self.identity.done() and not self.identity.cancelled()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        return self.own and self.transport is not None and self.identity.done() and not self.identity.cancelled()
 
     def data_received(self, data: bytes) -> None:
         self._heard = asyncio.get_running_loop().time()
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            self._message(json.loads(line))
+        super().data_received(data)
 
-    def _message(self, message: dict[str, Any]) -> None:
-        if "exit" in message:
-            self._notice(message["exit"], message["run"], message["data"], message.get("clean", False))
-        elif "keeper" in message:
+    def heard(self, said: Mapping[str, Any]) -> None:
+        if "exit" in said:
+            self._notice(said["exit"], said["run"], said["data"], said.get("clean", False))
+        elif "keeper" in said:
             if not self.identity.done():
-                self.identity.set_result((message["keeper"][0], message["keeper"][1]))
+                self.identity.set_result((said["keeper"][0], said["keeper"][1]))
         else:
-            asked = self._asked.pop(message["id"], None)
+            asked = self._asked.pop(said["id"], None)
             if asked and not asked.done():
-                asked.set_result(message)
+                asked.set_result(said)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        super().connection_lost(exc)
         self.identity.cancel()
         for asked in self._asked.values():
             if not asked.done():
@@ -110,18 +103,18 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Hang up: the keeper drops what it has not yet done of what was asked."""
-        transport, self._transport = self._transport, None
+        transport, self.transport = self.transport, None
         if transport:
             transport.abort()
 
     async def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer; raises Lost. A keeper that answers others in the meantime is busy, not lost."""
-        if self._transport is None:
+        if self.transport is None:
             raise Lost
         number, loop = next(self._ids), asyncio.get_running_loop()
         asked: asyncio.Future[Mapping[str, Any]] = loop.create_future()
         self._asked[number] = asked
-        self._transport.write(json.dumps({"id": number} | dict(request)).encode() + b"\n")
+        self.send({"id": number, **request})
         self._heard = loop.time()
         try:
             while (left := self._heard + ANSWER_SECONDS - loop.time()) > 0:
