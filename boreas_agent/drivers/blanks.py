@@ -44,15 +44,12 @@ class Blanks:
         blank, self._ready = self._ready, None
         if blank is None or name.replica != blank.replica:
             return None
-        layout, moved = self._layout, InstanceName(name.app, blank.revision, blank.replica)
-        apps, app = layout.apps, layout.apps / name.app
-        moves = [(apps / blank.app, app)]
+        made, wanted = self._layout.places(blank), self._layout.places(name)
+        moves = [(made.app, wanted.app)]
         if name.revision != blank.revision:
-            moves += [(layout.release(moved), layout.release(name)), (layout.folder(moved), layout.folder(name))]
-        return {
-            "moves": [(str(old), str(new)) for old, new in moves],
-            "sync": [str(layout.folder(name).parent), str(app), str(apps)],
-        }
+            moved = self._layout.places(InstanceName(name.app, blank.revision, blank.replica))
+            moves += [(moved.release, wanted.release), (moved.folder, wanted.folder)]
+        return {"moves": moves, "sync": [wanted.instances, wanted.app, wanted.apps]}
 
     def refill(self) -> None:
         """Have another one ready soon."""

@@ -17,7 +17,7 @@ from boreas_agent.drivers.runs import Layout
 from boreas_agent.drivers.tree import MARK
 from boreas_agent.errors import Terminal
 from boreas_agent.model import Instance, InstanceName
-from boreas_agent.spec import RLIMITS, BinaryPkg, Resources, ScriptPkg
+from boreas_agent.spec import RLIMITS, BinaryPkg, ScriptPkg
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OPENED = "/proc/self/fd/4"  # what the keeper's child opened for a user who cannot reach the agent's folder
@@ -93,20 +93,21 @@ def mark_of(identity: str, name: InstanceName) -> str:
     return f"{identity}/{name}"
 
 
-def program(words: tuple[str, ...], release: Path, path: str) -> str:
+def program(words: tuple[str, ...], release: str, path: str) -> str:
     """Where ``words[0]`` is: absolute, relative to the release folder, or, a bare name, there or in the app's PATH."""
     name = words[0]
-    if "/" in name:
-        return str(release / name)
-    if (release / name).exists():
-        return str(release / name)
+    if name.startswith("/"):
+        return name
+    there = Path(release, name)
+    if "/" in name or there.exists():
+        return str(there)
     return shutil.which(name, path=path) or name
 
 
 def is_plain(want: Instance) -> bool:
     """Whether :func:`request` has nothing to look up: neither in the file system nor in the user database; and needs no cgroups."""
     pkg = want.pkg
-    looked_up = pkg.user is not None or bool(pkg.environment_from) or pkg.resources != Resources()
+    looked_up = pkg.user is not None or bool(pkg.environment_from) or "resources" in pkg.canonical_form
     return isinstance(pkg, BinaryPkg) and not looked_up and "/" in pkg.command[0] and not pkg.brings
 
 
@@ -124,35 +125,35 @@ def request(want: Instance, run: int, layout: Layout, identity: str, own: Accoun
 
     Reads the file system and the user database, unless ``want`` is plain.
     """
-    pkg, folder, release = want.pkg, layout.folder(want.name), layout.release(want.name)
+    pkg, places = want.pkg, layout.places(want.name)
     assert isinstance(pkg, BinaryPkg | ScriptPkg)
     who = account(pkg.user, want.name) if pkg.user is not None else own
     env = environment(want, who)
     opens = None
     if isinstance(pkg, ScriptPkg):
-        file = str(folder / script.FILE)
+        file = f"{places.folder}/{script.FILE}"
         if who.ids:
             opens, file = file, _OPENED
         argv = script.argv(pkg, file)
         executable = argv[0]
     else:
         argv = (*pkg.command, *pkg.args)
-        executable = program(pkg.command, release, env.get("PATH", PATH))
+        executable = program(pkg.command, places.release, env.get("PATH", PATH))
         if who.ids and executable.startswith(f"{layout.work_dir}/"):
             opens, executable = executable, _OPENED
     return {
-        "folder": str(folder),
+        "folder": places.folder,
         "run": run,
         "program": executable,
         "argv": argv,
         "env": env,
-        "cwd": pkg.working_dir or str(release),
+        "cwd": pkg.working_dir or places.release,
         "user": who.ids,
         "set_up": _set_up(pkg),
         "opens": opens,
         "groups": [],
-        "stdout": str(layout.log(want.name, "stdout")),
-        "stderr": str(layout.log(want.name, "stderr")),
+        "stdout": places.stdout,
+        "stderr": places.stderr,
         "log_max": pkg.log.most,
         "mark": {MARK: mark_of(identity, want.name)},
         "moves": [],
@@ -165,7 +166,7 @@ def request(want: Instance, run: int, layout: Layout, identity: str, own: Accoun
 def check(want: Instance, layout: Layout, identity: str, own: Account) -> dict[str, Any]:
     """The runner's request for the check of a script: its file, executed as the script itself would be."""
     assert isinstance(want.pkg, ScriptPkg)
-    base, file, opens = request(want, 0, layout, identity, own), str(layout.folder(want.name) / script.CHECK), None
+    base, file, opens = request(want, 0, layout, identity, own), f"{layout.places(want.name).folder}/{script.CHECK}", None
     if base["user"]:
         opens, file = file, _OPENED
     argv = script.check_argv(want.pkg, file)
@@ -175,7 +176,7 @@ def check(want: Instance, layout: Layout, identity: str, own: Account) -> dict[s
 def beside(want: Instance, command: tuple[str, ...], layout: Layout, identity: str, own: Account) -> dict[str, Any]:
     """The runner's request for a command in the environment of ``want``: what differs from the instance's own run is the program."""
     base = request(want, 0, layout, identity, own)
-    executable = program(command, layout.release(want.name), base["env"].get("PATH", PATH))
+    executable = program(command, layout.places(want.name).release, base["env"].get("PATH", PATH))
     opens = None
     if base["user"] and executable.startswith(f"{layout.work_dir}/"):
         opens, executable = executable, _OPENED

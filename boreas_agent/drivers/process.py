@@ -268,10 +268,9 @@ class ProcessDriver:
             self._blanks.refill()
             return False
         request = {**launch.request(want, run, self._layout, self._identity, self._own), **laid_out}
-        request["writes"] = [
-            (f"{self._layout.folder(want.name)}/instance.json", folders.carried_text(folders.carried_by(want, self._identity)))
-        ]
-        tracked = await self._watch.add(folders.carried_by(want, self._identity))
+        carried = folders.carried_by(want, self._identity)
+        request["writes"] = [(f"{request['folder']}/instance.json", folders.carried_text(carried))]
+        tracked = await self._watch.add(carried)
         try:
             await self._run(tracked, request)
         except Transient as error:

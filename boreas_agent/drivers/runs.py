@@ -27,8 +27,21 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where the things of one instance are, as text: making a ``Path`` of each is felt in every start."""
+
+    apps: str
+    app: str
+    instances: str
+    folder: str
+    release: str
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are under the work dir. Paths are written out: joining them part by part is felt in every start."""
+    """Where things are under the work dir."""
 
     work_dir: Path
 
@@ -44,15 +57,31 @@ class Layout:
 
     def folder(self, name: InstanceName) -> Path:
         """The instance's own folder."""
-        return Path(f"{self.work_dir}/apps/{name.app}/instances/{name.revision}.{name.replica}")
+        return Path(self.places(name).folder)
 
     def release(self, name: InstanceName) -> Path:
         """Where a program's relative path and working directory start."""
-        return Path(f"{self.work_dir}/apps/{name.app}/releases/{name.revision}")
+        return Path(self.places(name).release)
 
     def log(self, name: InstanceName, stream: str) -> Path:
         """The output of all revisions of one replica, one after the other."""
-        return Path(f"{self.work_dir}/apps/{name.app}/logs/{name.replica}.{stream}.log")
+        places = self.places(name)
+        return Path(places.stdout if stream == "stdout" else places.stderr)
+
+    def places(self, name: InstanceName) -> Places:
+        """All of one instance."""
+        apps = f"{self.work_dir}/apps"
+        app = f"{apps}/{name.app}"
+        instances, log = f"{app}/instances", f"{app}/logs/{name.replica}"
+        return Places(
+            apps=apps,
+            app=app,
+            instances=instances,
+            folder=f"{instances}/{name.revision}.{name.replica}",
+            release=f"{app}/releases/{name.revision}",
+            stdout=f"{log}.stdout.log",
+            stderr=f"{log}.stderr.log",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from boreas_agent.model import Exit, Instance, Observed, Phase
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """``pidfd`` watches the current run; ``settling`` finds out how it ended; ``noted`` are exits told by a keeper.
+    """``where``: its folder. ``pidfd`` watches the current run; ``settling`` finds out how it ended; ``noted``: exits told by a keeper.
 
     ``late`` goes off where no keeper has told of the end that the pidfd has.
     ``busy``: it is being started. ``request``: what the last start that worked asked the keeper for. ``instance``: what it was
@@ -23,7 +23,7 @@ class Tracked:
     """
 
     carried: Carried
-    folder: Path
+    where: str
     runs: tuple[Run, ...] = ()
     pidfd: int | None = None
     paused: bool = False
@@ -38,6 +38,11 @@ class Tracked:
     noted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     tails: dict[int, str] = field(default_factory=dict)
     told: dict[int, Exit] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder."""
+        return Path(self.where)
 
     @property
     def newest(self) -> Run | None:

@@ -84,8 +84,8 @@ class Watch:
 
     async def add(self, carried: Carried, runs: tuple[Run, ...] = ()) -> Tracked:
         """Know an instance and watch its current run."""
-        tracked = self._tracked[carried.name] = Tracked(carried, self._layout.folder(carried.name), runs)
-        self._folders[str(tracked.folder)] = tracked
+        tracked = self._tracked[carried.name] = Tracked(carried, self._layout.places(carried.name).folder, runs)
+        self._folders[tracked.where] = tracked
         for run, after in itertools.zip_longest(runs, runs[1:]):
             if run.ended is not None:
                 tracked.tails[run.number] = await self._tail(tracked, run.claim, run.ended, after.claim if after else None)
@@ -96,7 +96,7 @@ class Watch:
         """The instance is gone."""
         tracked = self._tracked.pop(name, None)
         if tracked:
-            del self._folders[str(tracked.folder)]
+            del self._folders[tracked.where]
             self._unwatch(tracked)
 
     async def look(self, app: str | None = None) -> Sequence[Tracked]:
@@ -191,7 +191,7 @@ class Watch:
         if run is None or run.ended is not None:
             return
         if run.number in tracked.noted:
-            self.noticed(str(tracked.folder), run.number, tracked.noted[run.number], clean=False)
+            self.noticed(tracked.where, run.number, tracked.noted[run.number], clean=False)
             return
         fd = await self._in_thread(procfs.open_process, claim.pid, claim.start) if claim else None
         current = tracked.newest is run and tracked.running and tracked.pidfd is None
