@@ -13,11 +13,12 @@ It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of 
   ``set_up``: ``umask``, ``rlimits`` ([number, soft, hard]…) and ``no_new_privs``; ``groups``: cgroups that limit the run, each
   ``path`` (the run's number is appended), ``files`` to write before it is entered, and ``tree``: it takes the place of the child's own;
   ``mark``: what to add to the environment where the run has no cgroup of its own;
-  ``moves``: [from, to]…, what to rename first; ``writes``: [path, text]…, what to write then;
+  ``moves``: [from, to]…, what to rename first; ``writes``: [path, text]…, what to write then into files that are there, and empty;
   ``sync``: folders that must be durable with the claim; ``durable``: all of it before the program's first instruction,
   because the run must not be repeated even if the machine goes down, else a moment later); the answer has the same id and one of
   ``claim`` (it was executed, or failed to: see its exit), ``claimed`` (somebody else started that run) or ``error``
   (a sentence; nothing was started)
+- an empty line asks for nothing
 - ``{"exit": folder, "run": n, "data": {...}, "clean": bool}`` tells every connected agent; ``data`` is what ``N.exit``
   holds (``oom``: a process of the run was killed for the memory of its group),
   ``clean`` that the run had a cgroup and nothing is left in it. The file is written right after; or, unless the run is
@@ -28,7 +29,8 @@ fails where one exists. So a run number is used at most once, whoever asks howev
 
 Forking an interpreter takes milliseconds, and entering a cgroup waits for every processor to pass through the
 scheduler; so one child, the spare, is forked ahead and waits for a request in a cgroup of its own.
-It has the file of its claim ready, without a name, and a stand-in that lives until the spare's address space is torn down.
+It has the file of its claim ready, without a name, and a stand-in that lives until the spare's address space is torn down. After a fork
+either side has to copy each page that it writes to, so both go through the motions of a request before there is one.
 
 ``typing``, ``dataclasses`` and ``pathlib`` would double the memory that is the keeper's alone; they are not imported here.
 """

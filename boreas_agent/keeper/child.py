@@ -45,7 +45,7 @@ def child(channel: int, keeper: tuple[int, int], boot: str, cgroup: str | None, 
         identity = {"pid": os.getpid(), "start": start_ticks(), "boot": boot, "keeper": keeper, "cgroup": joined}
         _rehearse(_draft(folder))
         draft = _draft(folder)
-        become(_request(), identity, draft)
+        become(_request(_CHANNEL), identity, draft)
     except BaseException as error:  # noqa: BLE001 - a child must never return into the keeper's loop
         _report(error=f"cannot start the process: {error!r}")
     os._exit(127)
@@ -105,16 +105,25 @@ def _rehearse(draft: int | None) -> None:
     """Go through the motions while nobody waits: the first time, every page that is touched has to be copied."""
     sample = {
         "env": {f"NAME_{number}": "value" for number in range(20)},
+        "program": "/dev/null/",
         "argv": ["/", "x"],
+        "cwd": "/",
+        "user": None,
+        "opens": None,
+        "set_up": {"umask": 0o022, "rlimits": [], "no_new_privs": False},
+        "groups": [],
         "sync": [],
         "durable": True,
         "moves": [],
-        "writes": [],
+        "writes": [[os.devnull, "x" * 1000]],
         "run": 1,
         "folder": "/proc/self/fd",
     }
-    request = json.loads(json.dumps(sample)) | {"program": "/dev/null/", "cwd": "/", "user": None, "opens": None}
-    request |= {"set_up": {"umask": 0o022, "rlimits": [], "no_new_privs": False}, "groups": []}
+    its, ours = os.pipe()
+    os.write(ours, json.dumps(sample).encode() + b"\n")
+    request = _request(its)
+    os.close(ours)
+    os.close(its)
     _lay_out(request)
     _limit(request)
     _redirect(os.devnull, 1)
@@ -124,10 +133,10 @@ def _rehearse(draft: int | None) -> None:
         execute(request)
 
 
-def _request() -> dict[str, Any]:
+def _request(channel: int) -> dict[str, Any]:
     line = b""
     while not line.endswith(b"\n"):
-        part = os.read(_CHANNEL, 65536)
+        part = os.read(channel, 65536)
         if not part:
             os._exit(0)  # the keeper has ended, or wants no more runs
         line += part
@@ -166,11 +175,14 @@ def become(request: dict[str, Any], identity: dict[str, Any], draft: int | None)
 
 
 def _lay_out(request: dict[str, Any]) -> None:
-    """Put folders that were made ahead in their place, and write what belongs there."""
+    """Put folders that were made ahead in their place, and write what belongs there, into files that are there and empty.
+
+    They are not cut, empty as they are: the kernel would take that for a rewrite, and have the disk begin with it at once.
+    """
     for old, new in request["moves"]:
         os.rename(old, new)
     for path, text in request["writes"]:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         try:
             os.write(fd, _encoded(text))
         finally:

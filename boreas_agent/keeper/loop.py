@@ -97,12 +97,14 @@ class Keeper:
         self.selector.register(self.channels, selectors.EVENT_READ, self.closed)
         if self.quiet.fd >= 0:
             self.selector.register(self.quiet.fd, selectors.EVENT_READ, self.written)
+        self.voice: socket.socket | None = None
 
     # --- the loop
 
     def serve(self) -> None:
         """Until there is no run, and nobody connected for GRACE seconds (or SIGTERM said to leave)."""
         self.watch_signals()
+        self.hear_itself()
         while not self.finished():
             ready = self.selector.select(self.timeout())
             for key, events in ready:
@@ -137,6 +139,12 @@ class Keeper:
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         self.selector.register(ours, selectors.EVENT_READ, self.signalled)
+
+    def hear_itself(self) -> None:
+        """One more agent is the keeper itself, which asks for nothing."""
+        self.voice, heard = socket.socketpair()
+        peer = Peer(heard)
+        self.selector.register(heard, selectors.EVENT_READ, lambda _sock, events: self.ready(peer, events))
 
     def signalled(self, sock: socket.socket, _events: int) -> None:
         """A child ended, or somebody wants us to leave: then the last run is waited for, no app is taken along."""
@@ -176,6 +184,8 @@ class Keeper:
             self.write_exit(*self.told.popleft())
         if self.wants_spare(time.monotonic()):
             self.spare = self.fork()
+            if self.voice:
+                self.voice.send(b"\n")  # rehearse: since the fork, every page that is written to has to be copied the first time
         elif self.unsynced:
             path = next(iter(self.unsynced))
             del self.unsynced[path]
@@ -311,10 +321,10 @@ class Keeper:
         return forked
 
     def advance(self) -> None:
-        """Hand out what was asked for, except by those who no longer wait for it."""
+        """Hand out what was asked for, except by those who no longer wait for it; an empty line asks for nothing."""
         while self.queue and self.in_flight < IN_FLIGHT:
             peer, line = self.queue.popleft()
-            if not peer.gone():
+            if not peer.gone() and line:
                 self.hand_over(peer, line)
 
     def hand_over(self, peer: Peer, line: bytes) -> None:

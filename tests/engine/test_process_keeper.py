@@ -416,6 +416,28 @@ def test_nothing_of_a_spare_outlives_it(place: Ground, whose: str) -> None:
     place.run(work)
 
 
+def test_an_empty_line_asks_a_keeper_for_nothing(place: Ground) -> None:
+    """Nobody is dropped for it, and the spare waits on."""
+
+    async def work(driver: ProcessDriver) -> None:
+        spare = eventually(lambda: [one for one in place.spares() if os.getsid(one) == one])
+        (name,) = place.layout.keeper.glob("*.sock")
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.connect(str(name))
+            agent.settimeout(10)
+            agent.sendall(b"\n\n")
+            await driver.start(sleeper(), 0)
+            pid = int((await only(driver)).ref)
+            assert pid in spare
+            os.kill(pid, signal.SIGKILL)
+            heard = b""
+            while b'"exit"' not in heard:
+                heard += (said := agent.recv(65536))
+                assert said
+
+    place.run(work)
+
+
 def test_a_program_finds_no_process_beside_it_that_it_did_not_start(place: Ground) -> None:
     async def work(driver: ProcessDriver) -> None:
         await driver.start(sleeper(), 0)
