@@ -107,17 +107,16 @@ class Controller:
 
     async def run(self) -> None:
         """Until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for source in self._sources:
-                    group.create_task(self._listen(source))
-                group.create_task(self._resync_for_ever())
-                group.create_task(self._count_as_ready_after(FIRST_PASS_SECONDS))
-                while True:
-                    app = await self._queue.get()
-                    group.create_task(self._work(app))
-        finally:
-            self._queue.close()
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources:
+                group.create_task(self._listen(source))
+            group.create_task(self._resync_for_ever())
+            group.create_task(self._count_as_ready_after(FIRST_PASS_SECONDS))
+            self._queue.open(lambda app: group.create_task(self._work(app)))
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._queue.close()
 
     # --- one app ---------------------------------------------------------------------------------
 

@@ -7,30 +7,33 @@ however often it was added. So the queue is never longer than the number of apps
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 
 SLACK_SECONDS = 0.001
 """Two delays that differ by less end at the same time: reading two clocks makes one moment differ from itself."""
 
 
 class WorkQueue:
-    """For one event loop; not thread-safe."""
+    """For one event loop; not thread-safe. Names wait until it is opened."""
 
     def __init__(self) -> None:
-        self._ready: deque[str] = deque()
+        self._begin: Callable[[str], object] | None = None
         self._dirty: set[str] = set()
         self._processing: set[str] = set()
         self._delayed: dict[str, asyncio.TimerHandle] = {}
-        self._getter: asyncio.Future[None] | None = None
+
+    def open(self, begin: Callable[[str], object]) -> None:
+        """Have ``begin`` called with each name whose turn it is; the name counts as processing from then on until :meth:`done`."""
+        self._begin = begin
+        for name in tuple(self._dirty):
+            self._turn(name)
 
     def add(self, name: str) -> None:
         """``name`` needs a look now."""
         self._undelay(name)
-        if name in self._dirty:
-            return
         self._dirty.add(name)
         if name not in self._processing:
-            self._offer(name)
+            self._turn(name)
 
     def add_after(self, name: str, seconds: float) -> None:
         """``name`` needs a look in ``seconds``; of several times the earliest counts."""
@@ -45,21 +48,11 @@ class WorkQueue:
         self._undelay(name)
         self._delayed[name] = loop.call_at(at, self.add, name)
 
-    async def get(self) -> str:
-        """The next name; it counts as processing until :meth:`done`. For one caller at a time."""
-        while not self._ready:
-            self._getter = asyncio.get_running_loop().create_future()
-            await self._getter
-        name = self._ready.popleft()
-        self._dirty.discard(name)
-        self._processing.add(name)
-        return name
-
     def done(self, name: str) -> None:
         """Work on ``name`` has ended; if it was added meanwhile, it comes again."""
         self._processing.discard(name)
         if name in self._dirty:
-            self._offer(name)
+            self._turn(name)
 
     def idle(self, name: str) -> bool:
         """Nobody works on it, and nobody is about to."""
@@ -67,8 +60,8 @@ class WorkQueue:
 
     @property
     def waiting(self) -> int:
-        """Names that nobody works on yet."""
-        return len(self._ready)
+        """Names that come next, or again once they are done."""
+        return len(self._dirty)
 
     @property
     def processing(self) -> int:
@@ -81,15 +74,17 @@ class WorkQueue:
         return len(self._delayed)
 
     def close(self) -> None:
-        """Forget all timers."""
+        """Begin nothing any more, and forget all timers."""
+        self._begin = None
         for timer in self._delayed.values():
             timer.cancel()
         self._delayed.clear()
 
-    def _offer(self, name: str) -> None:
-        self._ready.append(name)
-        if self._getter is not None and not self._getter.done():
-            self._getter.set_result(None)
+    def _turn(self, name: str) -> None:
+        if self._begin is not None:
+            self._dirty.discard(name)
+            self._processing.add(name)
+            self._begin(name)
 
     def _undelay(self, name: str) -> None:
         timer = self._delayed.pop(name, None)
