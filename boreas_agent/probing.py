@@ -107,7 +107,7 @@ class Course:
 
 def targets(head: Head, observed: Sequence[Observed]) -> dict[int, Observed]:
     """By replica, the running instances that have something to find out about; not before they are complete."""
-    if head.running.removed:
+    if not observed or head.running.removed:
         return {}
     current, _ = sort_out(head, observed)
     probes = bool(head.running.pkg.health.probes)

@@ -302,7 +302,9 @@ class Reconciler:
         head = drain.wanted(head, drained)
         probed, still = self._probes.look(head, observed), drained is not None
         account = ledger.enter(head, observed, self._moment(), self._clock.now(), probed, drained=still)
-        return View(replace(head, attempts=account.attempts, unknown_since=None), observed, account, drained)
+        if account.attempts != head.attempts or head.unknown_since is not None:
+            head = replace(head, attempts=account.attempts, unknown_since=None)
+        return View(head, observed, account, drained)
 
     def _plan(self, view: View) -> Plan:
         now = self._clock.boottime()

@@ -116,15 +116,21 @@ class Link(Lines):
         self._asked[number] = asked
         self.send({"id": number, **request})
         self._heard = loop.time()
+        loop.call_at(self._heard + ANSWER_SECONDS, self._late, asked)
         try:
-            while (left := self._heard + ANSWER_SECONDS - loop.time()) > 0:
-                await asyncio.wait((asked,), timeout=left)
-                if asked.done():
-                    return asked.result()
+            return await asked
         finally:
             self._asked.pop(number, None)
-            asked.cancel()
-        raise Lost
+
+    def _late(self, asked: asyncio.Future[Mapping[str, Any]]) -> None:
+        """It is time for an answer."""
+        due, loop = self._heard + ANSWER_SECONDS, asyncio.get_running_loop()
+        if asked.done():
+            return
+        if loop.time() < due:
+            loop.call_at(due, self._late, asked)
+        else:
+            asked.set_exception(Lost())
 
 
 class Keepers:

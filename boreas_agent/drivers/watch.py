@@ -57,6 +57,7 @@ class Watch:
         self._changed = changed
         self._linked = linked
         self._tracked: dict[InstanceName, Tracked] = {}
+        self._apps: dict[str, dict[InstanceName, Tracked]] = {}  # the same, by app
         self._folders: dict[str, Tracked] = {}  # the same, as keepers name them
         self._looks = itertools.count(1)
         self._scanned = False
@@ -70,6 +71,7 @@ class Watch:
         for tracked in self._tracked.values():
             self._unwatch(tracked)
         self._tracked.clear()
+        self._apps.clear()
         self._folders.clear()
 
     # --- the instances
@@ -80,11 +82,12 @@ class Watch:
 
     def knows(self, app: str) -> bool:
         """Whether there is any instance of ``app``."""
-        return any(name.app == app for name in self._tracked)
+        return app in self._apps
 
     async def add(self, carried: Carried, runs: tuple[Run, ...] = ()) -> Tracked:
         """Know an instance and watch its current run."""
         tracked = self._tracked[carried.name] = Tracked(carried, self._layout.places(carried.name).folder, runs)
+        self._apps.setdefault(carried.name.app, {})[carried.name] = tracked
         self._folders[tracked.where] = tracked
         for run, after in itertools.zip_longest(runs, runs[1:]):
             if run.ended is not None:
@@ -97,6 +100,10 @@ class Watch:
         tracked = self._tracked.pop(name, None)
         if tracked:
             del self._folders[tracked.where]
+            of_app = self._apps[name.app]
+            del of_app[name]
+            if not of_app:
+                del self._apps[name.app]
             self._unwatch(tracked)
 
     async def look(self, app: str | None = None) -> Sequence[Tracked]:
@@ -104,7 +111,7 @@ class Watch:
         await self._first_scan()
         if app is None and next(self._looks) % RESCAN_EVERY == 0:
             await self._rescan()
-        some = [tracked for name, tracked in self._tracked.items() if app in {None, name.app}]
+        some = tuple((self._tracked if app is None else self._apps.get(app, {})).values())
         await self.check(some)
         return some
 
