@@ -2,7 +2,7 @@
 
 Every call into SQLite lets go of the interpreter lock, and under load getting it back from the event loop takes longer than
 the call. So the rows of all tables go, each with the number of its table and filled up to one width, into a view that only this
-connection has, whose trigger puts each where it belongs. One statement is one transaction, durable when it returns; only
+connection has, and a trigger for each table takes those that belong there. One statement is one transaction, durable when it returns; only
 what is too large for one statement needs BEGIN and COMMIT around several.
 """
 
@@ -57,10 +57,15 @@ def lay_out(rows: Iterable[tuple[str, Row]]) -> Values:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make the view and its trigger; the tables must be there."""
+    """Make the view and its triggers; the tables must be there."""
     connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute(_view())
-    connection.execute(_trigger())
+    connection.execute(f"CREATE TEMP VIEW incoming AS SELECT NULL AS target, {', '.join(f'NULL AS c{n}' for n in range(_WIDEST))}")
+    for number, (table, insert, conflict) in enumerate(_TABLES, 1):
+        names = _COLUMNS[table.name]
+        row = f"{insert} INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(f'NEW.c{n}' for n in range(len(names)))}) {conflict}"
+        connection.execute(
+            f"CREATE TEMP TRIGGER incoming_{table.name} INSTEAD OF INSERT ON incoming WHEN NEW.target = {number} BEGIN {row}; END"
+        )
 
 
 class Inserter:
@@ -87,19 +92,6 @@ class Inserter:
         rows = len(values) // WIDTH
         size = max(_FEWEST_ROWS, 1 << (rows - 1).bit_length())
         self._connection.execute(_STATEMENTS[size], values + [_ZERO] * ((size - rows) * WIDTH))
-
-
-def _view() -> str:
-    return f"CREATE TEMP VIEW incoming AS SELECT NULL AS target, {', '.join(f'NULL AS c{n}' for n in range(_WIDEST))}"
-
-
-def _trigger() -> str:
-    parts = []
-    for number, (table, insert, conflict) in enumerate(_TABLES, 1):
-        names = _COLUMNS[table.name]
-        values = ", ".join(f"NEW.c{n}" for n in range(len(names)))
-        parts.append(f"{insert} INTO {table.name} ({', '.join(names)}) SELECT {values} WHERE NEW.target = {number} {conflict};")
-    return f"CREATE TEMP TRIGGER incoming_insert INSTEAD OF INSERT ON incoming WHEN NEW.target BEGIN {' '.join(parts)} END"
 
 
 def _statement(rows: int) -> str:
