@@ -47,7 +47,7 @@ class Common(Model):
     @cached_property
     def canonical_form(self) -> dict[str, Any]:
         """See :func:`canonical`; made once for all its uses."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        return self.model_dump(mode="json", exclude_defaults=True, exclude_unset=True)  # the latter are not even compared
 
     @cached_property
     def canonical_text(self) -> str:

@@ -43,6 +43,8 @@ class Change(Generic[T]):
 
 def check_order(asked: Revision, head: Callable[[str], Head | None]) -> None:
     """Refuse a revision that would wait for itself, by what is desired of the other apps; raises Invalid, for a rollback Conflict."""
+    if not asked.pkg.depends_on:
+        return
 
     def after(app: str) -> Iterable[str]:
         other = head(app)
@@ -71,7 +73,7 @@ def apply(submission: Submission, by: str, known: Known, now: datetime) -> Chang
     # What runs now is kept where it is the same; that may be an older revision than the desired one.
     generation = head.running.generation if head and not submission.force else number
     wanted = _Wanted(submission.version, submission.pkg, submission.spec_hash, generation)
-    return _asked(_record_new(_revision(submission.app, number, "apply", wanted, by, now), "Applied", known, now))
+    return _record_new(_revision(submission.app, number, "apply", wanted, by, now), "Applied", known, now)
 
 
 def rollback(ran: Good, by: str, known: Known, now: datetime) -> Change[Receipt]:
@@ -86,11 +88,7 @@ def rollback(ran: Good, by: str, known: Known, now: datetime) -> Change[Receipt]
         return _unchanged(head)
     wanted = _Wanted(to.version, to.pkg, to.spec_hash, to.generation)
     revision = _revision(to.app, newest(known) + 1, "rollback", wanted, by, now)
-    return _asked(_record_new(revision, "RollbackRequested", head, now, replace(ran, revision=revision)))
-
-
-def _asked(change: Change[Receipt]) -> Change[Receipt]:
-    return replace(change, asks=change.state.revision) if isinstance(change.state, Head) else change
+    return _record_new(revision, "RollbackRequested", head, now, replace(ran, revision=revision))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +227,8 @@ def _recorded(head: Head, known: Known, event: Event, now: datetime) -> Change[R
     message = f"revision {number} recorded"
     if head.hold:
         message += f"; {head.app} is held by {head.hold.by}, so nothing happens before it is released"
-    return Change(_receipt(head, changed=True, message=message), head, rows)
+    asks = head.revision if head.revision.kind in {"apply", "rollback"} else None
+    return Change(_receipt(head, changed=True, message=message), head, rows, asks)
 
 
 def _unfinished(head: Head) -> bool:

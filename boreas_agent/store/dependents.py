@@ -24,6 +24,8 @@ class Dependents:
     def update(self, app: str, before: Head | None, now: Head | None) -> None:
         """The head of ``app`` has become another one; None: there is none."""
         old, new = _needs(before), _needs(now)
+        if old == new:
+            return
         for need in new - old:
             self._by_need[need] = self.of(need) | {app}
         for need in old - new:
@@ -37,4 +39,6 @@ class Dependents:
 def _needs(head: Head | None) -> frozenset[str]:
     if head is None:
         return _NONE
-    return frozenset(need.app for revision in (head.revision, head.running) for need in revision.pkg.depends_on)
+    desired, running = head.revision, head.running
+    needs = desired.pkg.depends_on if running is desired else (*desired.pkg.depends_on, *running.pkg.depends_on)
+    return frozenset(need.app for need in needs) if needs else _NONE

@@ -48,6 +48,7 @@ class Writer:
         self._publish = publish
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Request] = deque()
+        self._crowded = False  # the last time several came together
         self._alone = 0  # so many of the first that wait failed together, and are tried one by one
         self._due = False
         self._writing = False
@@ -102,14 +103,19 @@ class Writer:
     # --- one commit after the other --------------------------------------------------------------
 
     def _begin_soon(self) -> None:
-        """Not at once: what else came in the same turn of the loop belongs into the same commit."""
-        if not self._due and not self._writing:
+        """Not at once where many ask: what else comes in the same turn of the loop belongs into the same commit."""
+        if self._due or self._writing:
+            return
+        if self._crowded or self._alone:
             self._due = True
             self._loop.call_soon(self._begin)
+        else:
+            self._begin()
 
     def _begin(self) -> None:
         self._due = False
         requests = self._take()
+        self._crowded = len(requests) > 1
         now = milliseconds(self._clock.now())
         draft = Draft(self._heads, self._gone)
         answers = [draft.decide(request, now) for request in requests]
