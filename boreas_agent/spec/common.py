@@ -24,10 +24,6 @@ from boreas_agent.spec.resources import EnvironmentFile, Resources
 sorted_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
-_LOG = LogPolicy()
-"""Shared by all that do not give one: pydantic would copy it each time, since what holds a dict has no hash."""
-
-
 class Common(Model):
     args: Words = ()
     environment: dict[EnvKey, Text] = Field(default_factory=dict)
@@ -38,7 +34,7 @@ class Common(Model):
     resources: Resources = Resources()
     depends_on: Dependencies = ()
     restart: Restart = Restart()
-    log: LogPolicy = Field(default_factory=lambda: _LOG)
+    log: LogPolicy = LogPolicy()
     health: HealthSpec = HealthSpec()
     rollout: Rollout = Rollout()
     stop: StopPolicy = StopPolicy()

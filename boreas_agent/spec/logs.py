@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -40,6 +40,10 @@ class LogPolicy(Model):
     max_files: Annotated[int, Field(ge=1, le=1000)] = 3
     driver: Annotated[str, AfterValidator(_log_driver)] | None = None
     options: dict[EnvKey, Text] = Field(default_factory=dict)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Itself, since nothing changes it: pydantic copies a default that has no hash, as what holds a dict, for each app without one."""
+        return self
 
     @property
     def most(self) -> int:

@@ -75,6 +75,20 @@ def test_it_accepts_and_refuses_what_the_agent_does(body: dict[str, Any], fits: 
     run(test)
 
 
+@pytest.mark.parametrize("policy", ["resources", "restart", "log", "health", "rollout", "stop", "hooks"])
+def test_it_says_what_holds_where_a_policy_is_not_given(policy: str) -> None:
+    for model in (DockerPkg, BinaryPkg, ScriptPkg):
+        said = document()["components"]["schemas"][model.__name__]["properties"][policy]["default"]
+        assert said == getattr(model(**_LEAST[model]), policy).model_dump(mode="json")
+
+
+_LEAST: dict[type, dict[str, Any]] = {
+    DockerPkg: {"type": "docker", "image": "nginx"},
+    BinaryPkg: {"type": "binary", "command": ("/bin/true",)},
+    ScriptPkg: {"type": "script", "command": ("true",)},
+}
+
+
 def test_answers_are_as_it_says() -> None:
     asked: set[tuple[str, str]] = set()
 
