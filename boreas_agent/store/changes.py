@@ -1,6 +1,6 @@
 """What every request does to the recorded state, as pure functions: what is known of the app goes in, a Change comes out.
 
-They run on the writer's thread, one after the other, each seeing what the one before it decided, so two requests for
+They run one after the other, each seeing what the one before it decided, so two requests for
 one app can't both take the same revision number. They touch nothing; a Change that is never committed never was.
 """
 
