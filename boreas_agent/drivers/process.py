@@ -260,8 +260,11 @@ class ProcessDriver:
             await self._run(tracked, ready.request, again=not want.pkg.environment_from)
 
     async def _run_on_blank(self, want: Instance, run: int) -> bool:
-        """The first start of an app, without having anything made or looked up for it; whether that could be done."""
-        if not launch.is_plain(want) or self._watch.knows(want.name.app):
+        """The first start of an app, without having anything made or looked up for it; whether that could be done.
+
+        Of one that has a single replica: another, which starts beside it, would make folders where the blank is being moved to.
+        """
+        if not launch.is_plain(want) or want.pkg.replicas > 1 or self._watch.knows(want.name.app):
             return False
         laid_out = self._blanks.take(want.name)
         if laid_out is None:

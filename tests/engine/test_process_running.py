@@ -369,6 +369,22 @@ def test_folders_made_ahead_are_not_left_behind(place: Ground) -> None:
     assert sorted(path.name for path in place.layout.apps.iterdir()) == ["app-0", "app-1", "app-2"]
 
 
+def test_replicas_that_start_together_do_not_get_in_each_others_way(place: Ground) -> None:
+    """Not even where the app's folder is made ahead, and moved into place while another replica makes what it needs in it."""
+
+    async def work(driver: ProcessDriver) -> None:
+        async def all_is_ready() -> bool:
+            blank = place.layout.apps.glob(".blank.*/instances/*/instance.json")
+            return any(blank) and any(os.getsid(spare) == spare for spare in place.spares())
+
+        for number in range(60):
+            await eventually_async(all_is_ready)
+            replicas = [sleeper(f"app-{number}", replica=replica, replicas=2) for replica in range(2)]
+            await asyncio.gather(*(driver.start(one, 0) for one in replicas))
+
+    place.run(work)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_program_of_another_user_may_open_its_output_by_name(place: Ground) -> None:
     asked = shell("echo by name >> /dev/stdout; echo and this >> /dev/stderr", user="nobody")
