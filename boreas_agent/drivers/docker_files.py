@@ -84,8 +84,11 @@ class Files:
                 raise Transient(f"cannot write the files of {want.name}: {of_disk(error)}") from error
 
     def _make(self, want: Instance) -> None:
-        if not self._made(want):
-            self._with_drafts(want, partial(_rewrite, want, self.folder(want), None) if self._there(want) else partial(self._build, want))
+        # Asked in this order: another replica's start may make them, whole, between the two.
+        if not self._there(want):
+            self._with_drafts(want, partial(self._build, want))
+        elif not self._made(want):
+            self._with_drafts(want, partial(_rewrite, want, self.folder(want), None))
 
     def _with_drafts(self, want: Instance, work: Callable[[Path], None]) -> None:
         """Do it with a folder for what is half made."""
