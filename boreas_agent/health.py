@@ -123,7 +123,7 @@ def _whole(head: Head, observed: Sequence[Observed], now: float, waiting: Waitin
     """Judge a revision that wants replicas. ``old_serves``: what runs of another revision is worth something."""
     revision = head.revision
     current, rest = sort_out(head, observed)
-    replicas = [_held_up(waiting, index) or _replica(head, index, current.get(index), now) for index in range(revision.pkg.replicas)]
+    replicas = [_in_turn(waiting, index, _replica(head, index, current.get(index), now)) for index in range(revision.pkg.replicas)]
     beyond = [seen for seen in rest if seen.hash != revision.instance_hash or seen.name.replica >= len(replicas)]
     others = [seen for seen in beyond if seen.phase is Phase.RUNNING]
     whole = all(r.seasoned for r in replicas)
@@ -172,8 +172,10 @@ def _after_failure(head: Head, health: Health) -> Health:
     return Health(0, Status.FAILED, deployment.reason)
 
 
-def _held_up(waiting: Waiting | None, index: int) -> _Replica | None:
-    return _Replica(_State.STARTING, waiting.why) if waiting is not None and index in waiting.replicas else None
+def _in_turn(waiting: Waiting | None, index: int, alone: _Replica) -> _Replica:
+    """A replica as it is ``alone``, unless it waits, or would start after one that does."""
+    held_up = waiting is not None and bool(waiting.replicas) and (index in waiting.replicas or alone.state is _State.STARTING)
+    return _Replica(_State.STARTING, waiting.why) if waiting is not None and held_up else alone
 
 
 def _replica(head: Head, index: int, seen: Observed | None, now: float) -> _Replica:

@@ -214,3 +214,13 @@ FELL = {"last_exit": ended(3), "failures": 5, "exits": 5}
 )
 def test_status_says_what_is_waited_for(app: Head, observed: tuple[Observed, ...], expected: Health) -> None:
     assert assess(app, observed, NOW, WAITS).health == expected
+
+
+def test_what_would_start_after_what_waits_waits_for_the_same() -> None:
+    """In strides it need not be the first replica that would start first."""
+    second = Waiting(frozenset({1}), WAITS.why)
+    assert assess(head(TWO), (seen(OLD),), NOW, second).health.msg == f"revision 1 (v1) still serves; {WAITS.why}"
+    again = head(TWO, tried(TWO, **FELL))
+    assert assess(again, (seen(TWO, phase=Phase.EXITED),), NOW, second).health.msg == "crash-looping: exited with code 3"
+    at_rest = Waiting(frozenset(), "waiting for web to stop")
+    assert assess(head(TWO), (), NOW, at_rest).health.msg == "starting"
