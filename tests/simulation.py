@@ -164,6 +164,8 @@ class Simulation:
             judged = assess(head, observed, now)
             if judged.health.level < GOOD and judged.wake_at is not None and self.alive(app):
                 return False  # it runs again and has to prove itself
+            if self.alive(app) and any(tried.probed is not None and not tried.probed.ready for tried in head.attempts.values()):
+                return False  # its probes are still to be asked, or asked again
             endless = head.revision.pkg.type == "script" or (app, head.running.version) in self.world.programs
             failed = head.deployment is not None and head.deployment.stage is Stage.FAILED
             if (head.health.status is Status.FAILED or failed) and endless:
@@ -236,6 +238,8 @@ class _Mortal:
         self._world.step(f"before commit of {outcome.app}")
         await self._store.record(outcome)
         head = self._store.head(outcome.app)
+        if head is not None:
+            self._world.hooked |= {(head.app, run) for run, failed in head.hooked.items() if not failed}
         if head is not None and head.fallback is not None and head.running.pkg.rollout.strategy == "recreate":
             self._world.spared.discard(outcome.app)  # what is gone back to may have no room beside anything else
         self._world.step(f"after commit of {outcome.app}")

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from boreas_agent import hooks
 from boreas_agent.drivers.base import ALL_APPS
 from boreas_agent.errors import Missing, Terminal, Transient, Unavailable
 from boreas_agent.model import Executed, Exit, Head, Instance, InstanceName, Observed, OutputLine, OutputQuery, Phase, Probed
@@ -79,6 +80,11 @@ class Thing:
         return self.name.app, self.name.replica, _observed(self).run_key
 
     @property
+    def hook_key(self) -> str:
+        """The same, as a head's ``hooked`` has it."""
+        return hooks.key_of(_observed(self))
+
+    @property
     def life(self) -> str:
         """Tells this run from all others of an instance of its name."""
         return f"{self.container}@{self.run}"
@@ -125,6 +131,7 @@ class World:
         self.refusing: set[tuple[str, str]] = set()  # (app, kind of hook) that fails
         self.pre_started: set[tuple[str, str]] = set()  # (app, hash) whose pre_start hook has succeeded
         self.hooks: list[str] = []  # every run of a hook, in order
+        self.hooked: set[tuple[str, str]] = set()  # app and run whose post_start hook is on record as carried out
         self.states: dict[str, int] = {}  # what the check of an app's script says; 1 until the script has succeeded
         self.indigestible: set[str] = set()  # contents of files that kill whoever reads them
         self.full: set[str] = set()  # apps of which nothing can be noted any more
@@ -148,10 +155,15 @@ class World:
         return [thing for thing in self.things.values() if thing.name.app == app and thing.phase in (Phase.RUNNING, Phase.PAUSED)]
 
     def serving(self, app: str) -> list[Thing]:
-        """Those of ``app`` that run and are ready as far as anybody has asked; what has no probe is as soon as it runs."""
+        """Those of ``app`` that run and are ready as far as anybody has asked; what has no probe is as soon as it runs.
+
+        What has a ``post_start`` hook is not before that is on record as carried out.
+        """
 
         def ready(thing: Thing) -> bool:
-            return self.verdicts.get(thing.run_key, not decode(thing.record).pkg.health.probes)
+            pkg = decode(thing.record).pkg
+            complete = pkg.hooks.post_start is None or thing.reloaded is not None or (app, thing.hook_key) in self.hooked
+            return complete and self.verdicts.get(thing.run_key, not pkg.health.probes)
 
         return [thing for thing in self.running(app) if thing.phase is Phase.RUNNING and ready(thing)]
 
