@@ -1,6 +1,6 @@
 """Folders made ahead: an app's first start would otherwise wait until six of them, and the files in them, are made.
 
-A blank is the folder of an app that does not exist yet. Whoever starts the app moves it into place, which fails, and
+A blank is the folder of an app that does not exist yet. Whoever starts the app fills it in and moves it into place, which fails, and
 changes nothing, where the app's own folder holds anything already.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 from boreas_agent.drivers.runs import Layout
 from boreas_agent.model import InstanceName
 
+FIRST_RUN = 1
 _PREFIX = ".blank."
 
 
@@ -40,16 +41,19 @@ class Blanks:
         await self._in_thread(self._sweep)
 
     def take(self, name: InstanceName) -> Mapping[str, Any] | None:
-        """The parts of a keeper's request that make the blank the folder of ``name``; None where none is ready."""
+        """The parts of a keeper's request for ``FIRST_RUN`` that make the blank the folder of ``name``; None where none is ready."""
         blank, self._ready = self._ready, None
         if blank is None or name.replica != blank.replica:
             return None
-        made, wanted = self._layout.places(blank), self._layout.places(name)
-        moves = [(made.app, wanted.app)]
+        wanted, moves = self._layout.places(name), []
         if name.revision != blank.revision:
-            moved = self._layout.places(InstanceName(name.app, blank.revision, blank.replica))
-            moves += [(moved.release, wanted.release), (moved.folder, wanted.folder)]
-        return {"moves": moves, "sync": [wanted.instances, wanted.app, wanted.apps]}
+            made = self._layout.places(InstanceName(name.app, blank.revision, blank.replica))
+            moves = [(made.release, wanted.release), (made.folder, wanted.folder)]
+        return {
+            "blank": (self._layout.places(blank).app, wanted.app),
+            "moves": moves,
+            "sync": [wanted.instances, wanted.app, wanted.apps],
+        }
 
     def refill(self) -> None:
         """Have another one ready soon."""
@@ -66,10 +70,12 @@ class Blanks:
         for folder in (self._layout.release(blank), logs[0].parent, self._layout.folder(blank).parent):
             folder.mkdir(parents=True)
         self._layout.folder(blank).mkdir(mode=0o700)
-        for file in (*logs, self._layout.folder(blank) / "instance.json"):
+        for file in (*logs, self._layout.folder(blank) / "instance.json", self._layout.folder(blank) / f"{FIRST_RUN}.claim"):
             file.touch(mode=0o600)
         return blank
 
     def _sweep(self) -> None:
+        """Each is renamed first: where somebody is about to move it in, either that fails as a whole, or this does."""
         for left in self._layout.apps.glob(f"{_PREFIX}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(left.rename(f"{left}.swept"), ignore_errors=True)

@@ -156,6 +156,7 @@ def request(want: Instance, run: int, layout: Layout, identity: str, own: Accoun
         "stderr": places.stderr,
         "log_max": pkg.log.most,
         "mark": {MARK: mark_of(identity, want.name)},
+        "blank": None,
         "moves": [],
         "writes": [],
         "sync": [],

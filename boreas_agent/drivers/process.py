@@ -20,7 +20,7 @@ from boreas_agent.artifacts.limits import Limits as ArtifactLimits
 from boreas_agent.artifacts.releases import Contents, Releases
 from boreas_agent.clock import Clock
 from boreas_agent.drivers import cgroup, folders, launch
-from boreas_agent.drivers.blanks import Blanks
+from boreas_agent.drivers.blanks import FIRST_RUN, Blanks
 from boreas_agent.drivers.commands import Commands
 from boreas_agent.drivers.ending import Ending
 from boreas_agent.drivers.keeper_client import Keepers
@@ -264,7 +264,7 @@ class ProcessDriver:
 
         Of one that has a single replica: another, which starts beside it, would make folders where the blank is being moved to.
         """
-        if not launch.is_plain(want) or want.pkg.replicas > 1 or self._watch.knows(want.name.app):
+        if run != FIRST_RUN or not launch.is_plain(want) or want.pkg.replicas > 1 or self._watch.knows(want.name.app):
             return False
         laid_out = self._blanks.take(want.name)
         if laid_out is None:
@@ -289,7 +289,7 @@ class ProcessDriver:
         if tracked.request is None or not tracked.clean:
             return False
         try:
-            await self._run(tracked, {**tracked.request, "run": run, "moves": [], "writes": [], "sync": []})
+            await self._run(tracked, {**tracked.request, "run": run, "blank": None, "moves": [], "writes": [], "sync": []})
         except Transient as error:
             tracked.request = None  # perhaps a folder is gone: it is made again
             _log.info("looking at everything anew", extra={"instance": str(tracked.carried.name), "error": str(error)})

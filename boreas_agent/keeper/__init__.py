@@ -8,11 +8,13 @@ It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of 
 
 - on connecting, the agent gets ``{"keeper": [pid, start]}``
 - ``{"id", "folder", "run", "program", "argv", "env", "cwd", "user", "set_up", "opens", "groups", "stdout", "stderr", "log_max", "mark",
-  "moves", "writes", "sync", "durable"}``
+  "blank", "moves", "writes", "sync", "durable"}``
   asks for a run (``user``: [uid, gid, groups] or null; ``opens``: a file to open as descriptor 4 before the user changes;
   ``set_up``: ``umask``, ``rlimits`` ([number, soft, hard]…) and ``no_new_privs``; ``groups``: cgroups that limit the run, each
   ``path`` (the run's number is appended), ``files`` to write before it is entered, and ``tree``: it takes the place of the child's own;
   ``mark``: what to add to the environment where the run has no cgroup of its own;
+  ``blank``: null, or [from, to], a folder made ahead, with an empty file for the claim: all that has a place below ``to`` is done below
+  ``from``, and then that is renamed, so that it appears with the claim in it, and not at all where anything is there already;
   ``moves``: [from, to]…, what to rename first; ``writes``: [path, text]…, what to write then into files that are there, and empty;
   ``sync``: folders that must be durable with the claim; ``durable``: all of it before the program's first instruction,
   because the run must not be repeated even if the machine goes down, else a moment later); the answer has the same id and one of
@@ -24,8 +26,8 @@ It listens on ``DIR/NAME.PID.sock``; requests, answers and notices are lines of 
   ``clean`` that the run had a cgroup and nothing is left in it. The file is written right after; or, unless the run is
   ``durable``, when nothing has been asked for 3 ms, which is waited for 50 ms
 
-A run is claimed by the child itself, after fork and before exec: it links a complete ``N.claim`` into the folder, which
-fails where one exists. So a run number is used at most once, whoever asks however often.
+A run is claimed by the child itself, after fork and before exec: it links a complete ``N.claim`` into the folder, or renames a folder
+that has one to where it belongs, which fails where one exists. So a run number is used at most once, whoever asks however often.
 
 Forking an interpreter takes milliseconds, and entering a cgroup waits for every processor to pass through the
 scheduler; so one child, the spare, is forked ahead and waits for a request in a cgroup of its own.

@@ -40,19 +40,21 @@ def child(channel: int, keeper: tuple[int, int], boot: str, cgroup: str | None, 
     ``folder`` is somewhere on the file system of the folders that requests will name.
     """
     try:
-        _prepare(channel, keeper[0])
+        draft = _prepare(channel, keeper[0], folder)
         joined = cgroup if cgroup and _joined(cgroup) else None
         identity = {"pid": os.getpid(), "start": start_ticks(), "boot": boot, "keeper": keeper, "cgroup": joined}
         _rehearse(_draft(folder))
-        draft = _draft(folder)
         become(_request(_CHANNEL), identity, draft)
     except BaseException as error:  # noqa: BLE001 - a child must never return into the keeper's loop
         _report(error=f"cannot start the process: {error!r}")
     os._exit(127)
 
 
-def _prepare(channel: int, keeper_pid: int) -> None:
-    """All that can be done before the request is known."""
+def _prepare(channel: int, keeper_pid: int, folder: str) -> int | None:
+    """All that can be done before the request is known; the draft of the claim, which the stand-in has open too.
+
+    So that exec, which closes it, need not wait until the file of a draft that was of no use is deleted.
+    """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper_pid:
         os._exit(0)
@@ -60,8 +62,10 @@ def _prepare(channel: int, keeper_pid: int) -> None:
     if channel != _CHANNEL:
         os.dup2(channel, _CHANNEL, inheritable=False)
     os.closerange(_CHANNEL + 1, os.sysconf("SC_OPEN_MAX"))
+    draft = _draft(folder)
     share(_CHANNEL)  # before there is a session that it would be part of
     set_out()
+    return draft
 
 
 def set_out() -> None:
@@ -114,10 +118,11 @@ def _rehearse(draft: int | None) -> None:
         "groups": [],
         "sync": [],
         "durable": True,
+        "blank": ["/dev", "/blank"],
         "moves": [],
-        "writes": [[os.devnull, "x" * 1000]],
+        "writes": [["/blank/null", "x" * 1000]],
         "run": 1,
-        "folder": "/proc/self/fd",
+        "folder": "/blank/folder",
     }
     its, ours = os.pipe()
     os.write(ours, json.dumps(sample).encode() + b"\n")
@@ -126,9 +131,10 @@ def _rehearse(draft: int | None) -> None:
     os.close(its)
     _lay_out(request)
     _limit(request)
-    _redirect(os.devnull, 1)
-    with contextlib.suppress(OSError):
-        _claim(request, {"pid": os.getpid()}, draft)
+    _redirect(_place(request, "/blank/null"), 1)
+    for place in ({}, {"blank": None, "folder": "/proc/self/fd"}):
+        with contextlib.suppress(OSError):
+            _claim(request | place, {"pid": os.getpid()}, draft)
     with contextlib.suppress(Refused):
         execute(request)
 
@@ -157,7 +163,7 @@ def become(request: dict[str, Any], identity: dict[str, Any], draft: int | None)
     try:
         _lay_out(request)
         identity["cgroup"] = _limit(request) or identity["cgroup"]
-        sizes = {"stdout": _redirect(request["stdout"], 1), "stderr": _redirect(request["stderr"], 2)}
+        sizes = {name: _redirect(_place(request, request[name]), target) for target, name in enumerate(("stdout", "stderr"), 1)}
         claim = _claim(request, identity | sizes, draft)
     except OSError as error:
         return _report(error=f"cannot prepare {error.filename2 or error.filename or request['folder']}: {error.strerror}")
@@ -175,18 +181,33 @@ def become(request: dict[str, Any], identity: dict[str, Any], draft: int | None)
 
 
 def _lay_out(request: dict[str, Any]) -> None:
-    """Put folders that were made ahead in their place, and write what belongs there, into files that are there and empty.
-
-    They are not cut, empty as they are: the kernel would take that for a rewrite, and have the disk begin with it at once.
-    """
+    """Rename folders of the blank, and write what belongs there."""
     for old, new in request["moves"]:
-        os.rename(old, new)
+        os.rename(_place(request, old), _place(request, new))
     for path, text in request["writes"]:
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-        try:
-            os.write(fd, _encoded(text))
-        finally:
-            os.close(fd)
+        _write(_place(request, path), _encoded(text), durable=False)
+
+
+def _place(request: dict[str, Any], path: str) -> str:
+    """Where ``path`` is now, which the blank will have become part of."""
+    if request["blank"] is None:
+        return path
+    blank, becomes = request["blank"]
+    return f"{blank}{path[len(becomes) :]}" if path.startswith(f"{becomes}/") else path
+
+
+def _write(path: str, content: bytes, *, durable: bool) -> None:
+    """Into a file that is there and empty.
+
+    It is not cut, empty as it is: the kernel would take that for a rewrite, and have the disk begin with it at once.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        os.write(fd, content)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _limit(request: dict[str, Any]) -> str | None:
@@ -218,31 +239,49 @@ def _redirect(path: str, target: int) -> int:
 
 
 def _claim(request: dict[str, Any], content: dict[str, Any], draft: int | None) -> dict[str, Any] | None:
-    """Create the claim; None where the run, or a later one, is somebody else's.
+    """Create the claim; None where the run, or a later one, is somebody else's. Where the request says so, it is durable on return."""
+    content |= {"wall": time.time(), "boottime": boottime()}
+    text = json.dumps(content).encode()
+    if request["blank"] is not None:
+        _move_in(request, text)
+    elif not _put(request, text, draft):
+        return None
+    if request["durable"]:
+        for path in (request["folder"], *request["sync"]):
+            sync(path)
+    return content
+
+
+def _move_in(request: dict[str, Any], text: bytes) -> None:
+    """The blank becomes what it was made for, with the claim in it: where anything is already, this fails, and nothing was claimed."""
+    _write(_place(request, _name(request)), text, durable=request["durable"])
+    os.rename(*request["blank"])
+
+
+def _name(request: dict[str, Any]) -> str:
+    return f"{request['folder']}/{request['run']}.claim"
+
+
+def _put(request: dict[str, Any], text: bytes, draft: int | None) -> bool:
+    """Put the claim into a folder that may hold others; False where the run is somebody else's.
 
     The name appears with its whole content at once. Claims of old runs are deleted in time, so a request
-    from long ago is recognised by the later claims beside it. Where the request says so, it is durable on return.
+    from long ago is recognised by the later claims beside it.
     """
-    folder, run = request["folder"], request["run"]
-    content |= {"wall": time.time(), "boottime": boottime()}
-    name, text = f"{folder}/{run}.claim", json.dumps(content).encode()
+    folder, run, name = request["folder"], request["run"], _name(request)
     try:
-        fd = _named(draft, name, text) or _linked(f"{folder}/.{run}.{content['pid']}", name, text)
+        fd = _named(draft, name, text) or _linked(f"{folder}/.{run}.{os.getpid()}", name, text)
     except FileExistsError:
-        return None
+        return False
     try:
-        made_now = request["moves"]  # a folder that nobody can have claimed anything in
-        if not made_now and max(int(entry[:-6]) for entry in os.listdir(folder) if entry.endswith(".claim")) > run:
+        if max(int(entry[:-6]) for entry in os.listdir(folder) if entry.endswith(".claim")) > run:
             os.unlink(name)
-            return None
+            return False
         if request["durable"]:
             os.fsync(fd)
     finally:
         os.close(fd)
-    if request["durable"]:
-        for path in (folder, *request["sync"]):
-            sync(path)
-    return content
+    return True
 
 
 def _named(draft: int | None, name: str, text: bytes) -> int | None:

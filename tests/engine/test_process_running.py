@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pwd
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -369,13 +371,55 @@ def test_folders_made_ahead_are_not_left_behind(place: Ground) -> None:
     assert sorted(path.name for path in place.layout.apps.iterdir()) == ["app-0", "app-1", "app-2"]
 
 
+def test_an_app_starts_though_the_folders_made_ahead_have_gone(place: Ground) -> None:
+    async def work(driver: ProcessDriver) -> None:
+        await eventually_async(partial(_blank_is_ready, place))
+        for blank in place.layout.apps.glob(".blank.*"):
+            shutil.rmtree(blank)
+        await driver.start(sleeper(), 0)
+        assert ((await only(driver)).phase, (await only(driver)).run) == (Phase.RUNNING, 1)
+
+    place.run(work)
+
+
+def test_who_finds_the_folder_of_an_app_finds_who_runs_in_it(place: Ground) -> None:
+    """The folder made ahead appears whole: an agent that looks at this moment must not take the run for one that nobody has begun."""
+
+    def found(app: str) -> str | None:
+        folder = place.layout.apps / app / "instances" / "1.0"
+        while not folder.exists():
+            pass
+        claim = folder / "1.claim"
+        return str(json.loads(claim.read_text())["pid"]) if claim.exists() else None
+
+    async def work(driver: ProcessDriver) -> int:
+        moved = 0
+        for app in (f"app-{number}" for number in range(20)):
+            await eventually_async(partial(_blank_is_ready, place))
+            (blank,) = place.layout.apps.glob(".blank.*")
+            made_ahead = blank.stat().st_ino
+            finding = asyncio.create_task(asyncio.to_thread(found, app))
+            await driver.start(sleeper(app), 0)
+            (seen,) = await driver.observe(app)
+            first = await finding
+            if (place.layout.apps / app).stat().st_ino == made_ahead:  # else it was ready a moment too late
+                assert first == seen.ref
+                moved += 1
+        return moved
+
+    assert place.run(work) >= 5
+
+
+async def _blank_is_ready(place: Ground) -> bool:
+    return any(place.layout.apps.glob(".blank.*/instances/*/1.claim"))
+
+
 def test_replicas_that_start_together_do_not_get_in_each_others_way(place: Ground) -> None:
     """Not even where the app's folder is made ahead, and moved into place while another replica makes what it needs in it."""
 
     async def work(driver: ProcessDriver) -> None:
         async def all_is_ready() -> bool:
-            blank = place.layout.apps.glob(".blank.*/instances/*/instance.json")
-            return any(blank) and any(os.getsid(spare) == spare for spare in place.spares())
+            return await _blank_is_ready(place) and any(os.getsid(spare) == spare for spare in place.spares())
 
         for number in range(60):
             await eventually_async(all_is_ready)
