@@ -6,10 +6,12 @@ None of it ends a pass: what was found and done is recorded by the pass itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
+from typing import Any
 
 from boreas_agent import rollout
 from boreas_agent.clock import Clock
@@ -37,18 +39,9 @@ class Meanwhile:
         self._drivers = drivers
         self._clock = clock
 
-    @asynccontextmanager
-    async def telling(self, view: View) -> AsyncGenerator[None, None]:
+    def telling(self, view: View) -> _Telling:
         """Where the block takes long, status says how the app is, not how it was, and how far fetching is."""
-        loop, over, telling = asyncio.get_running_loop(), asyncio.Event(), list[asyncio.Task[None]]()
-        timer = loop.call_later(SLOW_SECONDS, lambda: telling.append(loop.create_task(self._as_it_goes(view, over))))
-        try:
-            yield
-        finally:
-            timer.cancel()
-            over.set()
-            for task in telling:
-                await task
+        return _Telling(partial(self._as_it_goes, view))
 
     async def fetching(self, head: Head, want: Instance) -> None:
         """Fetching begins: at once in status and history."""
@@ -113,6 +106,28 @@ class Meanwhile:
     async def _tell(self, outcome: Outcome) -> None:
         with suppress(CannotRecord):  # words are not worth what is being done; the pass records it, or says that it cannot
             await self._store.record(outcome)
+
+
+class _Telling:
+    """Begins ``as_it_goes`` where the block takes long, and at the end of the block tells it that it is over."""
+
+    def __init__(self, as_it_goes: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        self._as_it_goes = as_it_goes
+        self._over: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._begin)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._task is not None and self._over is not None:
+            self._over.set()
+            await self._task
+
+    def _begin(self) -> None:
+        self._over = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._as_it_goes(self._over))
 
 
 def _brought(pkg: Pkg) -> str:

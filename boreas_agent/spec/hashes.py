@@ -38,7 +38,8 @@ def masked(pkg: Pkg) -> dict[str, Any]:
 
 def masked_text(pkg: Pkg) -> str:
     """:func:`masked` as JSON."""
-    secretive = bool(pkg.environment or pkg.health.has_headers or pkg.log.options or pkg.files) or bool(getattr(pkg, "artifacts", ()))
+    probed = "health" in pkg.canonical_form and pkg.health.has_headers
+    secretive = bool(pkg.environment or probed or pkg.log.options or pkg.files) or bool(getattr(pkg, "artifacts", ()))
     return sorted_json(masked(pkg)) if secretive else pkg.canonical_text
 
 

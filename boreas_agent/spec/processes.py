@@ -30,9 +30,10 @@ class Process(Common):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        check_places(self.artifacts)
         check_process_log(self.log)
-        check_release_files(self.files, self.artifacts)
+        if self.brings:
+            check_places(self.artifacts)
+            check_release_files(self.files, self.artifacts)
         return self
 
     @property
@@ -59,9 +60,9 @@ class BinaryPkg(Process):
     @model_validator(mode="after")
     def _can_be_twice(self) -> Self:
         """Two instances of a program have one network: a probe could not tell on whose port it was answered."""
-        for kind, probe in self.health.probes.items():
+        for kind, probe in self.health.probes.items() if self.rollout.strategy == "start-first" else ():
             port = getattr(probe.check, "port", None)
-            if port is not None and self.rollout.strategy == "start-first":
+            if port is not None:
                 raise misplaced(
                     "rollout.strategy",
                     f"start-first needs room for two instances, and both would use port {port}, which health.{kind} asks; use recreate",

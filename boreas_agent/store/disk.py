@@ -56,6 +56,7 @@ class Disk:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[tuple[Job, Then] | None] = SimpleQueue()
         self._damage = ""  # why the file has to be written anew
+        self._written: tuple[Values, float] | None = None  # the last commit, and how long it took, until that is accounted for
         self._use(connection)
         self.failing = False
         """The last commit failed."""
@@ -90,8 +91,7 @@ class Disk:
         began = self._clock.boottime()
         self._verify()
         self._inserter.insert(values)
-        self.commit_seconds.observe(self._clock.boottime() - began)
-        self._wal.grown(len(values) // WIDTH, sum([len(value) for value in values if isinstance(value, str)]))
+        self._written = values, self._clock.boottime() - began
         self._committed()
 
     def probe(self) -> None:
@@ -129,10 +129,18 @@ class Disk:
             done = self._attempt(job)
             with suppress(RuntimeError):  # the loop was closed under us: nobody waits any more
                 self._loop.call_soon_threadsafe(then, done)
-            if not self._damage:
-                self._attempt(self._wal.tidy)
+            self._attempt(self._account)
         self._wal.truncate()
         self._connection.close()
+
+    def _account(self) -> None:
+        """What an answer need not wait for."""
+        if self._written is not None:
+            (values, seconds), self._written = self._written, None
+            self.commit_seconds.observe(seconds)
+            self._wal.grown(len(values) // WIDTH, sum([len(value) for value in values if isinstance(value, str)]))
+        if not self._damage:
+            self._wal.tidy()
 
     def _attempt(self, job: Job) -> Done:
         try:

@@ -102,7 +102,7 @@ def is_reported_and_adopted(node: Node, app: str = "web") -> None:
     assert "set aside" in message
     assert kept.stat().st_size > 0
     shown = node.reaches(app, "running")
-    assert (shown["version"], shown["revision"], shown["replicas"], shown["restarts"]) == ("v2", 2, 1, 0)
+    assert (shown["version"], shown["revision"], shown["replicas"], shown["restarts"]) == ("v2", 2, 1, 0), node.events(app)
 
 
 def damage(node: Node) -> None:
