@@ -372,7 +372,7 @@ class Machine(RuleBasedStateMachine):
             return
         back = head.good is not None and head.good.revision.spec_hash != head.revision.spec_hash
         assert head.deployment.stage in ((Stage.ROLLED_BACK, Stage.ROLLBACK_FAILED) if back else (Stage.FAILED,)), head
-        assert 50 <= head.health.level < 80 if alive else head.health.level == 0, head
+        assert 50 <= head.health.level < 80 if self.sim.alive(app) else head.health.level == 0, head  # what is paused serves nobody
 
     def every_end_is_on_record_once(self) -> None:
         """Of every run that ended, also if it was stopped, and wherever the agent died meanwhile."""
