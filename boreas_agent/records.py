@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from boreas_agent.clock import parse_timestamp, timestamp
 from boreas_agent.errors import FieldError, Invalid
 from boreas_agent.model import Instance, InstanceName, Revision
 from boreas_agent.spec import parse_pkg
-
-_quoted = json.JSONEncoder().encode
 
 
 def encode(revision: Revision) -> str:

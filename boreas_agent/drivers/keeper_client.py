@@ -69,6 +69,7 @@ class Link(Lines):
         self._notice = notice
         self._lost = lost
         self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._due: asyncio.TimerHandle | None = None  # when it is time for an answer; one for all, for making one delays what was asked
         self._ids = itertools.count(1)
         self._heard = 0.0
 
@@ -99,6 +100,8 @@ class Link(Lines):
             if not asked.done():
                 asked.set_exception(Lost())
         self._asked.clear()
+        if self._due is not None:
+            self._due.cancel()
         self._lost(self)
 
     def close(self) -> None:
@@ -116,20 +119,22 @@ class Link(Lines):
         self._asked[number] = asked
         self.send({"id": number, **request})
         self._heard = loop.time()
-        loop.call_at(self._heard + ANSWER_SECONDS, self._late, asked)
+        if self._due is None:
+            self._due = loop.call_at(self._heard + ANSWER_SECONDS, self._late)
         try:
             return await asked
         finally:
             self._asked.pop(number, None)
 
-    def _late(self, asked: asyncio.Future[Mapping[str, Any]]) -> None:
-        """It is time for an answer."""
+    def _late(self) -> None:
+        """It is time for an answer, if anything was asked and nothing was heard since."""
+        self._due = None
         due, loop = self._heard + ANSWER_SECONDS, asyncio.get_running_loop()
-        if asked.done():
+        waiting = [asked for asked in self._asked.values() if not asked.done()]
+        if waiting and loop.time() < due:
+            self._due = loop.call_at(due, self._late)
             return
-        if loop.time() < due:
-            loop.call_at(due, self._late, asked)
-        else:
+        for asked in waiting:
             asked.set_exception(Lost())
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from json.encoder import encode_basestring_ascii as _quoted
 from types import MappingProxyType
 from typing import Any
 
@@ -40,7 +41,6 @@ Row = tuple[str | int | float | None, ...]
 Rows = Sequence[tuple[str, Row]]
 """Rows with the name of their table."""
 
-_quoted = json.JSONEncoder().encode
 _NOTHING_HOOKED: Mapping[str, str] = MappingProxyType({})
 _LONGEST_MESSAGE = 4096
 _LONGEST_OUTPUT = 16384
