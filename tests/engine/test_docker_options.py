@@ -226,10 +226,10 @@ def test_ports_of_a_range_are_published_and_the_one_that_is_taken_is_named(bare_
 
 def test_a_container_may_live_in_the_network_of_another(bare_engine: Engine, docker_driver_factory: Make) -> None:
     async def work(driver: DockerDriver) -> None:
-        with pytest.raises(Transient, match=r"^cannot (create|start) web: .*No such container: db"):
-            await driver.start(want(network_mode="container:db"), 0)
-        await asyncio.to_thread(bare_engine.run, "db")
-        await driver.start(want(network_mode="container:db"), 0)
+        with pytest.raises(Transient, match=r"^cannot (create|start) web: .*No such container: storage"):
+            await driver.start(want(network_mode="container:storage"), 0)
+        await asyncio.to_thread(bare_engine.run, "storage")
+        await driver.start(want(network_mode="container:storage"), 0)
         assert (await only(driver)).phase is Phase.RUNNING
 
     using(docker_driver_factory, work)
