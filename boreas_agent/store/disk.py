@@ -58,7 +58,7 @@ class Disk:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[tuple[Job, Then] | None] = SimpleQueue()
         self._damage = ""  # why the file has to be written anew
-        self._written: tuple[Values, float] | None = None  # the last commit, and how long it took, until that is accounted for
+        self._written: Values | None = None  # by the last commit, until it is known how much that was
         self._use(connection)
         self.failing = False
         """The last commit failed."""
@@ -93,7 +93,8 @@ class Disk:
         began = self._clock.boottime()
         self._verify()
         self._inserter.insert(values)
-        self._written = values, self._clock.boottime() - began
+        self.commit_seconds.observe(self._clock.boottime() - began)
+        self._written = values
         self._committed()
 
     def probe(self) -> None:
@@ -138,8 +139,7 @@ class Disk:
     def _account(self) -> None:
         """What an answer need not wait for."""
         if self._written is not None:
-            (values, seconds), self._written = self._written, None
-            self.commit_seconds.observe(seconds)
+            values, self._written = self._written, None
             some = values[:: _SAMPLED if len(values) > _FEW else 1]
             characters = sum([len(value) for value in some if isinstance(value, str)])
             self._wal.grown(len(values) // WIDTH, characters * len(values) // len(some))
