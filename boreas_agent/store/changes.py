@@ -201,7 +201,17 @@ def _succeed(known: Known, revision: Revision, health: Health, now: datetime, ra
         attempts=known.attempts if same else _NO_ATTEMPTS,
         deployment=deployment,
         good=rollout.successor_good(known, revision),
+        homes=known.homes | _unrecorded(known, revision),
     )
+
+
+def _unrecorded(known: Head, revision: Revision) -> frozenset[str]:
+    """Kinds of which something may run though no record says so, where ``revision`` alone would not have them asked.
+
+    A process is started before its start is on record; of a container it is on record first that there may be one.
+    """
+    kinds = {one.pkg.type for one in (known.revision, known.running)} - {"docker"}
+    return frozenset(kinds if revision.removed else kinds - {revision.pkg.type})
 
 
 def _pending(known: Known, msg: str) -> Health:

@@ -31,9 +31,9 @@ def ends(sim: Simulation, app: str = "web") -> Sequence[tuple[int, int]]:
     return sorted((row["revision"], row["replica"]) for row in sim.run(sim.store.exits(app)))
 
 
-def crash_between_start_and_commit(sim: Simulation) -> None:
-    """A container runs, and the agent that started it died before it could say so."""
-    sim.apply("web", "v1", **package("docker"))
+def crash_between_start_and_commit(sim: Simulation, kind: str = "docker") -> None:
+    """An instance runs, and the agent that started it died before it could say so."""
+    sim.apply("web", "v1", **package(kind))
     cut = 0
     while not sim.world.running("web"):
         cut += 1
@@ -82,6 +82,32 @@ def test_a_type_change_waits_for_the_engine_that_may_still_run_the_old_one(sim: 
     assert sim.alive("web") == 1
     sim.world.away.clear()
     sim.settle()
+
+
+@pytest.mark.parametrize("kind", ["binary", "script"])
+def test_a_type_change_asks_for_a_process_that_no_record_tells_of(sim: Simulation, kind: str) -> None:
+    crash_between_start_and_commit(sim, kind)
+    sim.apply("web", "v2", **package("docker"))
+    sim.world.away.add("binary")
+    sim.tick()
+    assert sim.shape() == ["web.1.0 running"]
+    sim.world.away.clear()
+    sim.settle()
+    assert [(thing.name.revision, thing.kind) for thing in sim.world.running("web")] == [(2, "docker")]
+    head = sim.store.head("web")
+    assert head is not None and head.homes == {"docker"}
+
+
+@pytest.mark.parametrize("kind", ["binary", "script"])
+def test_a_removal_asks_for_a_process_that_no_record_tells_of(sim: Simulation, kind: str) -> None:
+    crash_between_start_and_commit(sim, kind)
+    sim.remove("web")
+    sim.world.away.add("binary")
+    sim.tick()
+    assert sim.store.head("web") is not None
+    sim.world.away.clear()
+    sim.settle()
+    assert (sim.shape(), sim.store.head("web")) == ([], None)
 
 
 def test_a_removal_does_not_end_while_the_engine_cannot_say_what_runs(sim: Simulation) -> None:
