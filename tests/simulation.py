@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from boreas_agent.backoff import given_up
 from boreas_agent.errors import Conflict, NotFound
 from boreas_agent.health import GOOD, assess
 from boreas_agent.model import Head, Observed, Phase, Stage, Status
@@ -197,7 +198,7 @@ class Simulation:
             there = [one for one in self.world.things.values() if one.name.app == need.app and one.hash == wanted.instance_hash]
             ended = {one.name.replica for one in there if one.kind == "script" and one.exits and one.exits[-1].code == 0}
             done = ended | {one.name.replica for one in there if one.settled}
-            if getattr(wanted.pkg, "schedule", None) is not None and not any(one.exits for one in there):
+            if getattr(wanted.pkg, "schedule", None) is not None and (not any(one.exits for one in there) or _is_tried_again(other)):
                 done.add(0)  # its first time has not come, or what it comes to is not known yet
             up = {one.name.replica for one in there if one.phase is Phase.RUNNING}
             right = done if need.condition == "completed" else done | up
@@ -218,6 +219,12 @@ class Simulation:
     def alive(self, app: str) -> int:
         """How many instances of ``app`` run."""
         return sum(thing.phase is Phase.RUNNING for thing in self.world.running(app))
+
+
+def _is_tried_again(head: Head) -> bool:
+    """A run of a script has failed, and what its turn comes to is not known before the last attempt at it."""
+    tried = head.attempts.get(0)
+    return tried is not None and tried.last_exit is not None and not tried.last_exit.ok and not given_up(tried, head.running.pkg)
 
 
 def _never_rests(pkg: Pkg) -> bool:
