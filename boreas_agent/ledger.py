@@ -131,7 +131,8 @@ def _seen(tried: Attempts, seen: Observed, found: Probed | None, head: Head, mom
         if tried.overdue != seen.run_key and _is_overdue(seen, pkg, moment.boottime):
             tried = replace(tried, overdue=seen.run_key)
         since = seen.started if tried.probed is None else tried.probed.well_since
-        if tried.failures and since is not None and moment.boottime - since >= pkg.restart.reset_after_seconds:
+        long = since is not None and moment.boottime - since >= pkg.restart.reset_after_seconds
+        if tried.failures and long and pkg.type != "script":  # a script is to end, not to run long
             tried = after_stable_running(tried)
     return tried, new
 

@@ -261,6 +261,18 @@ def test_a_script_that_fails_after_minutes_is_given_up_all_the_same() -> None:
     assert given_up(tried, pkg)
 
 
+def test_a_script_that_is_seen_at_work_for_minutes_is_given_up_all_the_same(sim: Simulation) -> None:
+    sim.apply("web", "v1", **package("script", retries=1))
+    for _ in range(4):
+        for _ in range(12):
+            sim.tick()
+            sim.clock.advance(11)
+        for thing in sim.world.running("web"):
+            sim.world.end(thing, code=1)
+    sim.tick()
+    assert sim.world.runs["web", 1] == [1, 1]
+
+
 def test_a_missing_image_asked_for_again_and_again_does_not_flood_the_history(sim: Simulation) -> None:
     sim.world.missing.add(("web", "v1"))
     sim.apply("web", "v1", **package("docker", replicas=5))
