@@ -312,6 +312,8 @@ class Machine(RuleBasedStateMachine):
     def what_is_blocked_stays_so_and_is_started_no_more(self) -> None:
         for app, head in self.sim.store.heads.items():
             before, revision = self.blocked.pop(app, (None, 0))
+            if head.fallback is not None and head.running.instance_hash == head.revision.instance_hash:
+                continue  # what differs is not the make of its instances, and those are kept running
             if head.fallback is None:
                 assert before is None or revision != head.revision.revision, head
                 continue
