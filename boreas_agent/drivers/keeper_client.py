@@ -194,8 +194,11 @@ class Keepers:
         return any(link.identity.done() and not link.identity.cancelled() and link.identity.result() == keeper for link in self._links)
 
     async def spawn(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """``claim`` or ``claimed``; raises Transient where nothing was started or nobody answers."""
-        for _ in range(2):
+        """``claim`` or ``claimed``; raises Transient where nothing was started or nobody answers.
+
+        A blank is asked for once: of two children at work in it either could move in what the other has claimed.
+        """
+        for _ in range(2 if request["blank"] is None else 1):
             link = await self._own()
             try:
                 answer = await link.ask(request)

@@ -131,6 +131,11 @@ def ground(work_dir: Path, find_cgroups: Callable[[], Path | None] = cgroup.find
         made.clear()
 
 
+async def blank_is_ready(place: Ground) -> bool:
+    """The folders of an app to come are there; the driver takes note of it in this moment."""
+    return any(place.layout.apps.glob(".blank.*/instances/*/1.claim"))
+
+
 async def only(driver: ProcessDriver, app: str = "web") -> Observed:
     """The one instance of the app."""
     found = await driver.observe(app)

@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from boreas_agent.drivers import keeper_client, procfs
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import Transient
 from boreas_agent.model import Instance, Observed, Phase
-from tests.engine.processes import Ground, alive, ended, ground, number_of, only, seen_in, shell, sleeper, want
+from tests.engine.processes import Ground, alive, blank_is_ready, ended, ground, number_of, only, seen_in, shell, sleeper, want
 from tests.waiting import eventually, eventually_async
 
 
@@ -218,6 +219,29 @@ def test_a_stale_request_does_not_become_a_second_copy(place: Ground, monkeypatc
             os.kill(stopped, signal.SIGCONT)
         assert await only(driver) == first
         await driver.start(marked(place, "other"), 0)
+        assert sorted(copies(place)) == sorted([int(first.ref), int((await only(driver, "other")).ref)])
+
+    place.run(work)
+
+
+def test_what_was_made_ahead_is_asked_for_once(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two children at work in one folder could each move in what the other has claimed, and the process that runs would be nobody's."""
+    monkeypatch.setattr(keeper_client, "ANSWER_SECONDS", 0.3)
+
+    async def work(driver: ProcessDriver) -> None:
+        await eventually_async(partial(blank_is_ready, place))
+        (made_ahead,) = [blank.stat().st_ino for blank in place.layout.apps.glob(".blank.*")]
+        (stopped,) = eventually(lambda: [spare for spare in place.spares() if os.getsid(spare) == spare])  # its stand-in leads no session
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            await driver.start(marked(place), 0)
+            first = await only(driver)
+            assert (place.layout.apps / "web").stat().st_ino != made_ahead
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        await driver.start(marked(place, "other"), 0)
+        eventually(lambda: stopped not in copies(place) + place.spares())
+        assert await only(driver) == first
         assert sorted(copies(place)) == sorted([int(first.ref), int((await only(driver, "other")).ref)])
 
     place.run(work)

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from boreas_agent.drivers.process import ProcessDriver
 from boreas_agent.errors import Terminal, Transient
 from boreas_agent.model import Instance, Phase
-from tests.engine.processes import Ground, alive, ended, ground, number_of, only, seen_in, shell, sleeper, want
+from tests.engine.processes import Ground, alive, blank_is_ready, ended, ground, number_of, only, seen_in, shell, sleeper, want
 from tests.waiting import eventually, eventually_async
 
 
@@ -373,7 +374,7 @@ def test_folders_made_ahead_are_not_left_behind(place: Ground) -> None:
 
 def test_an_app_starts_though_the_folders_made_ahead_have_gone(place: Ground) -> None:
     async def work(driver: ProcessDriver) -> None:
-        await eventually_async(partial(_blank_is_ready, place))
+        await eventually_async(partial(blank_is_ready, place))
         for blank in place.layout.apps.glob(".blank.*"):
             shutil.rmtree(blank)
         await driver.start(sleeper(), 0)
@@ -387,15 +388,16 @@ def test_who_finds_the_folder_of_an_app_finds_who_runs_in_it(place: Ground) -> N
 
     def found(app: str) -> str | None:
         folder = place.layout.apps / app / "instances" / "1.0"
-        while not folder.exists():
-            pass
+        deadline = time.monotonic() + 10
+        while not folder.exists() and time.monotonic() < deadline:
+            pass  # it is the first moment that counts
         claim = folder / "1.claim"
         return str(json.loads(claim.read_text())["pid"]) if claim.exists() else None
 
     async def work(driver: ProcessDriver) -> int:
         moved = 0
         for app in (f"app-{number}" for number in range(20)):
-            await eventually_async(partial(_blank_is_ready, place))
+            await eventually_async(partial(blank_is_ready, place))
             (blank,) = place.layout.apps.glob(".blank.*")
             made_ahead = blank.stat().st_ino
             finding = asyncio.create_task(asyncio.to_thread(found, app))
@@ -410,16 +412,12 @@ def test_who_finds_the_folder_of_an_app_finds_who_runs_in_it(place: Ground) -> N
     assert place.run(work) >= 5
 
 
-async def _blank_is_ready(place: Ground) -> bool:
-    return any(place.layout.apps.glob(".blank.*/instances/*/1.claim"))
-
-
 def test_replicas_that_start_together_do_not_get_in_each_others_way(place: Ground) -> None:
     """Not even where the app's folder is made ahead, and moved into place while another replica makes what it needs in it."""
 
     async def work(driver: ProcessDriver) -> None:
         async def all_is_ready() -> bool:
-            return await _blank_is_ready(place) and any(os.getsid(spare) == spare for spare in place.spares())
+            return await blank_is_ready(place) and any(os.getsid(spare) == spare for spare in place.spares())
 
         for number in range(60):
             await eventually_async(all_is_ready)
