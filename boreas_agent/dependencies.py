@@ -91,9 +91,7 @@ def why(app: str, needs: Sequence[Dependency], found: Mapping[str, Found], after
 
 def needed(head: Head | None) -> tuple[str, ...]:
     """The apps that what is to run of an app depends on."""
-    if head is None or head.running.removed or not head.running.pkg.depends_on:
-        return ()
-    return tuple(need.app for need in head.running.pkg.depends_on)
+    return () if head is None or head.running.removed else tuple(need.app for need in head.running.pkg.depends_on)
 
 
 def path_back(app: str, needs: Iterable[str], after: After) -> tuple[str, ...]:

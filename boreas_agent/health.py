@@ -174,8 +174,10 @@ def _after_failure(head: Head, health: Health) -> Health:
 
 def _in_turn(waiting: Waiting | None, index: int, alone: _Replica) -> _Replica:
     """A replica as it is ``alone``, unless it waits, or would start after one that does."""
-    held_up = waiting is not None and bool(waiting.replicas) and (index in waiting.replicas or alone.state is _State.STARTING)
-    return _Replica(_State.STARTING, waiting.why) if waiting is not None and held_up else alone
+    if waiting is None or not waiting.replicas:
+        return alone
+    held_up = index in waiting.replicas or alone.state is _State.STARTING
+    return _Replica(_State.STARTING, waiting.why) if held_up else alone
 
 
 def _replica(head: Head, index: int, seen: Observed | None, now: float) -> _Replica:

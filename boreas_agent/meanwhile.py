@@ -113,7 +113,7 @@ class _Telling:
 
     def __init__(self, as_it_goes: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         self._as_it_goes = as_it_goes
-        self._over: asyncio.Event | None = None
+        self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
@@ -121,12 +121,11 @@ class _Telling:
 
     async def __aexit__(self, *_: object) -> None:
         self._timer.cancel()
-        if self._task is not None and self._over is not None:
-            self._over.set()
+        self._over.set()
+        if self._task is not None:
             await self._task
 
     def _begin(self) -> None:
-        self._over = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._as_it_goes(self._over))
 
 

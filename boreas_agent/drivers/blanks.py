@@ -17,7 +17,7 @@ from boreas_agent.drivers.runs import Layout
 from boreas_agent.model import InstanceName
 
 FIRST_RUN = 1
-_PREFIX = ".blank."
+_PREFIX, _SWEPT = ".blank.", ".swept"
 
 
 class Blanks:
@@ -75,7 +75,10 @@ class Blanks:
         return blank
 
     def _sweep(self) -> None:
-        """Each is renamed first: where somebody is about to move it in, either that fails as a whole, or this does."""
+        """Each is renamed first: where somebody is about to move it in, either that fails as a whole, or this does.
+
+        What cannot be deleted is left to the next agent.
+        """
         for left in self._layout.apps.glob(f"{_PREFIX}*"):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(left.rename(f"{left}.swept"), ignore_errors=True)
+            with suppress(OSError):
+                shutil.rmtree(left if left.suffix == _SWEPT else left.rename(f"{left}{_SWEPT}"))

@@ -60,7 +60,9 @@ class BinaryPkg(Process):
     @model_validator(mode="after")
     def _can_be_twice(self) -> Self:
         """Two instances of a program have one network: a probe could not tell on whose port it was answered."""
-        for kind, probe in self.health.probes.items() if self.rollout.strategy == "start-first" else ():
+        if self.rollout.strategy != "start-first":
+            return self
+        for kind, probe in self.health.probes.items():
             port = getattr(probe.check, "port", None)
             if port is not None:
                 raise misplaced(

@@ -29,7 +29,10 @@ from boreas_agent.store.wal import Wal
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 """In seconds, around what an fsync costs."""
 _FEW, _SAMPLED = 512, 7
-"""Of more than so many values only every so many-th is measured: looking at all of them is felt under load."""
+"""Of more than so many values only every so many-th is measured: looking at all of them is felt under load.
+
+It has no factor in common with the width of a row, so that every column is among them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
