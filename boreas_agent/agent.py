@@ -18,10 +18,10 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
@@ -85,8 +85,7 @@ def _collect_rarely() -> None:
     gc.set_threshold(COLLECT_AFTER)
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
+class _Start(Struct, frozen=True):
     """What an agent is started with."""
 
     settings: Settings
@@ -98,8 +97,7 @@ class _Start:
     relog: Callable[[Log], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Agent:
+class _Agent(Struct, frozen=True):
     """What runs; ``controlling`` must not end before the rest. ``live``: what a changed configuration reaches."""
 
     store: Store

@@ -6,7 +6,8 @@ The first restart after healthy running is immediate; from then on delays grow b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.model import Attempts, Deadline, Exit
 from boreas_agent.spec import Pkg, Restart, max_attempts, restart_policy
@@ -15,8 +16,7 @@ REMEMBERED_RUNS = 8
 """How many recorded runs are remembered for each replica; a driver keeps fewer exits than that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """When a decision is made: boot second, boot id, and a draw from [-1, 1] for the jitter."""
 
     boottime: float

@@ -7,7 +7,9 @@ everything that was before it, also a run of which nobody knows how it ended; an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.backoff import Moment, given_up
 from boreas_agent.model import Attempts, Checked, Executed
@@ -18,8 +20,7 @@ CHECK_SECONDS = 60.0
 LONGEST_TAIL = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Next:
+class Next(Struct, frozen=True):
     """What is to be done for a script that does not run: its check asked or itself run, for ``cause``, or nothing until ``wake_at``."""
 
     ask: bool = False

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent import ledger, rollout
 from boreas_agent.backoff import Moment
@@ -28,8 +30,7 @@ After = Callable[[str], Iterable[str]]
 # --- how a dependency is -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A dependency as it is. ``up``: every wanted replica runs or has completed. ``unknown``: why nobody can say how it is."""
 
     head: Head
@@ -130,8 +131,7 @@ def arrows(path: Sequence[str]) -> str:
 # --- what waits ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Familiar:
+class Familiar(Struct, frozen=True):
     """The replicas of an instance hash that have been seen running, or were started, since the ``epoch`` of their driver began.
 
     Starting one of these again is healing, and that waits for nobody. After a reboot, or when the engine came anew, none is left: then

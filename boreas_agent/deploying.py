@@ -7,8 +7,10 @@ apart (the machine slept) only for so much. A commit takes it along; one is made
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from boreas_agent import rollout
 from boreas_agent.clock import Clock

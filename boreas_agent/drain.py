@@ -8,7 +8,8 @@ in the middle it might do half of its work, and then all of it again. No script 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from boreas_agent.model import Action, Check, Drained, Head, Health, Observed, Plan, Prepare, PreStart, Remove, Start, Status, Stop
 

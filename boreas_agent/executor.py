@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent import hooks
 from boreas_agent.checking import LONGEST_TAIL
@@ -55,8 +58,7 @@ class Desired(Protocol):
         """Whether the node is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """An action that did not work: the replicas that cannot start for it (none: another matter), and why."""
 
     replicas: tuple[int, ...]
@@ -103,8 +105,7 @@ class Done:
         self.hooked |= other.hooked
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(Struct, frozen=True):
     """What a plan is carried out for, and what came of it so far."""
 
     plan: Plan

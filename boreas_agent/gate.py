@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 
 @dataclass(slots=True)
 class _Share:
@@ -52,8 +54,7 @@ class Gate:
             del self._shares[app]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """One user's; written out, because a generator for it would be a tenth of what a probe costs."""
 
     gate: Gate

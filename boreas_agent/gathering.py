@@ -6,7 +6,8 @@ not one for each; the longer it goes on, the rarer they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 FIRST_SECONDS = 0.25
 """Requests that follow the first one more quickly than this are looked at together."""
@@ -14,8 +15,7 @@ MOST_SECONDS = 1.0
 """However long a series goes on, it is looked at once in so long: as often as the planner would replace a young instance."""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(Struct, frozen=True):
     """Requests for one app, in boot seconds."""
 
     began: float

@@ -8,8 +8,10 @@ is. 80 is the line above which it serves. A revision that was never wholly healt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import Enum, auto
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent import hooks, schedule
 from boreas_agent.backoff import finished, given_up
@@ -33,8 +35,7 @@ RESTORED = 70
 """What the level is at most while an older revision serves because the desired one failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(Struct, frozen=True):
     """The health, whether the instance hash is proven by now, and when time alone may change either (boot seconds).
 
     Of the running revision: ``ready`` are the replicas that serve; ``whole`` says that all do, each for long enough by its own running
@@ -84,8 +85,7 @@ _ALONE = {
 """The level where nothing serves, by the worst of the replicas."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Replica:
+class _Replica(Struct, frozen=True):
     state: _State
     msg: str
     wake_at: float | None = None

@@ -7,14 +7,15 @@ boot clock: neither a clock that is set nor a night without the agent makes an i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.model import Good, Head, PulledImage
 from boreas_agent.spec import DockerPkg
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """Seconds that an image must have been idle at least, and, where it is above 0, may be at most; how full the disk may become.
 
     Above ``high_percent`` images go, the longest idle first, until no more than ``low_percent`` is used.

@@ -7,9 +7,11 @@ and its record finds the same facts afterwards and comes to the same account.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from boreas_agent import hooks, schedule
 from boreas_agent.backoff import Moment, after_exit, after_stable_running, after_start
@@ -20,8 +22,7 @@ from boreas_agent.spec import Pkg, ScriptPkg
 _NOTHING_PROBED: Mapping[int, Probed] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """The attempts by replica, and the exits, events and runs of scripts that are new in them."""
 
     attempts: Mapping[int, Attempts]

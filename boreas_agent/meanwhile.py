@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
+
+from msgspec.structs import replace
 
 from boreas_agent import rollout
 from boreas_agent.clock import Clock

@@ -10,11 +10,12 @@ import asyncio
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from pydantic import ByteSize
 
 from boreas_agent.aside import Aside
@@ -53,8 +54,7 @@ class Engine(Protocol):
         """Asked for now. Raises BoreasError."""
 
 
-@dataclass(frozen=True, slots=True)
-class About:
+class About(Struct, frozen=True):
     """What does not change while the agent runs. ``identity`` marks what is ours; ``id`` and ``hostname`` are for people."""
 
     id: str
@@ -65,8 +65,7 @@ class About:
     cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """One look at the machine; sizes in bytes, ``load`` over 1, 5 and 15 minutes."""
 
     at: datetime
@@ -79,8 +78,7 @@ class Sample:
     memory_available: int
 
 
-@dataclass(frozen=True, slots=True)
-class Docker:
+class Docker(Struct, frozen=True):
     """``reachable`` None: not asked yet. ``version`` is the last one known, ``message`` why it cannot be reached."""
 
     enabled: bool
@@ -90,8 +88,7 @@ class Docker:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """Something about the machine that people should know; ``status`` True: it is so, since ``since``."""
 
     type: str
@@ -100,8 +97,7 @@ class Condition:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(Struct, frozen=True):
     """All of it, as last seen."""
 
     about: About

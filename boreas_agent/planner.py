@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import takewhile
+
+from msgspec import Struct
 
 from boreas_agent import checking, hooks
 from boreas_agent.backoff import finished, given_up
@@ -151,8 +152,7 @@ def _reload(seen: Observed, want: Instance, running: Revision, cause: str) -> Re
     return Reload(seen, want, tuple(sorted({file.signal for file in changed})), cause)
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
+class _Move(Struct, frozen=True):
     """One stride of a rollout: the new replicas that may come into being now, and the old instances that leave for them."""
 
     places: Collection[int]
@@ -227,8 +227,7 @@ def sort_out(head: Head, observed: Sequence[Observed]) -> tuple[dict[int, Observ
     return current, rest
 
 
-@dataclass(frozen=True, slots=True)
-class _Need:
+class _Need(Struct, frozen=True):
     """What one replica needs: repairs; to be stopped, so as to be started again; a start that is due, by its cause; or when one will be.
 
     ``asks``: before it is started, its check is to be asked whether that need be.

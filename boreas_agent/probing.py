@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from boreas_agent import hooks
 from boreas_agent.model import Attempts, Head, Observed, Phase, Probed
@@ -26,8 +28,7 @@ _LONGEST_WORDS = 300
 _FIRST_PAUSE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
+class Defaults(Struct, frozen=True):
     """What numbers a probe gets that gives none of its own (``agent.health``)."""
 
     interval: float = 30.0
@@ -35,8 +36,7 @@ class Defaults:
     failure_threshold: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """The numbers of one probe, in seconds and results. ``eager``: asked sooner than the interval until it first passes."""
 
     delay: float
@@ -66,8 +66,7 @@ def timing(kind: ProbeKind, probe: Probe, defaults: Defaults) -> Timing:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """One answer. ``ok`` None: nobody can know at the moment. ``counts`` False: a failure was asked for too early to count."""
 
     ok: bool | None
@@ -75,8 +74,7 @@ class Result:
     counts: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """Equal results of one probe in a row. ``failing_since`` and ``failed_at`` are boot seconds; ``passes`` counts all in this run."""
 
     passes: int = 0
@@ -92,8 +90,7 @@ class Row:
         return Row(self.passes, 0, self.failures + result.counts, self.failing_since if self.failures else now, now)
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(Struct, frozen=True):
     """How the probes of one run have gone so far. ``gated``: there is a readiness probe, or a health check of the image."""
 
     probed: Probed

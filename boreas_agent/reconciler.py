@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent import checking, drain, ledger, planner, rollout, schedule
 from boreas_agent import health as judge
@@ -59,8 +61,7 @@ RETRY_SECONDS = 5.0
 _STUCK_POLICY = Restart(initial_delay_seconds=RETRY_SECONDS, max_delay_seconds=60.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stuck:
+class _Stuck(Struct, frozen=True):
     """What could not be done for an app the last time, and how often in a row."""
 
     message: str

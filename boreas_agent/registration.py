@@ -16,13 +16,14 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent import __version__
 from boreas_agent.clock import Clock
@@ -43,8 +44,7 @@ LOST_AFTER = 3
 """So many tries in a row must fail before a node that was registered counts as lost: a controller may be restarted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """How it stands; for people, so urls are without credentials. ``since``: when ``registered`` last changed."""
 
     url: str
@@ -55,8 +55,7 @@ class Registration:
     last_error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Registrant:
+class Registrant(Struct, frozen=True):
     """Who registers where: the controller's base url, and what it is told."""
 
     url: str

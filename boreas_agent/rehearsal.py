@@ -6,8 +6,9 @@ The planner looks one stride ahead and again after it; here each stride is appli
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from boreas_agent import hooks
 from boreas_agent.model import (

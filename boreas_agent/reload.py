@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from boreas_agent.errors import StartupError
@@ -23,8 +23,7 @@ Apply = Callable[[Settings], None]
 """Brings a part of the running agent in line with the settings; raises StartupError where it can't, having changed nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True):
     """What came of it: a sentence for people, the keys that took effect, and those that wait for a restart."""
 
     message: str

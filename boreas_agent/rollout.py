@@ -13,8 +13,10 @@ revision, never for scripts: what their older revision did must not be done agai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.backoff import given_up
 from boreas_agent.checking import last_words
@@ -29,8 +31,7 @@ UNWELL_SECONDS = 10.0
 _FORWARDS = (Stage.PENDING, Stage.FETCHING, Stage.STARTING, Stage.VERIFYING, Stage.DRAINING)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What a pass found of the running revision, as far as its deployment is concerned.
 
     ``up``: every wanted replica runs or has finished. ``busy``: something of it runs. ``left``: something else still runs.
@@ -46,8 +47,7 @@ class Seen:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """The deployment after a pass, and what is to be told of the change."""
 
     deployment: Deployment

@@ -8,10 +8,12 @@ present turn: the scheduled time that it runs for, or ran for last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.backoff import finished, given_up
 from boreas_agent.checking import final_words
@@ -25,8 +27,7 @@ _LOOK_BACK_SECONDS = (100.0, 6000.0, 360_000.0, 8_640_000.0)
 """From how long before now on scheduled times are looked for, longer and longer, until there are enough of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attended:
+class Attended(Struct, frozen=True):
     """The attempts once all that is due has been decided on; scheduled runs that there will not be; and kinds and words of events."""
 
     attempts: Attempts

@@ -13,7 +13,8 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,7 @@ _FEEDS = 3
 """How often the watchdog is fed in the time after which it bites."""
 
 
-@dataclass(frozen=True, slots=True)
-class Supervisor:
+class Supervisor(Struct, frozen=True):
     """``address`` empty: nobody wants to be told; ``watchdog`` None: nobody waits for a sign of life (else its seconds)."""
 
     address: str = ""

@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from boreas_agent.aside import Aside
 from boreas_agent.clock import Clock
@@ -27,8 +28,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Of one app at one moment. ``cpu_percent``: of one processor, since the sample before; None where there was none."""
 
     at: datetime

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent import drain, ledger, planner
 from boreas_agent import health as judge
@@ -13,8 +15,7 @@ from boreas_agent.model import Drained, Head, Health, InstanceName, Observed, Sc
 from boreas_agent.store.values import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """The app's head with the attempts brought up to date, what runs, and what of that is new."""
 
     head: Head

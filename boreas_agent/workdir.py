@@ -10,15 +10,15 @@ import fcntl
 import os
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from msgspec import Struct
 
 from boreas_agent.errors import StartupError
 
 
-@dataclass(frozen=True, slots=True)
-class WorkDir:
+class WorkDir(Struct, frozen=True):
     """An open work dir. The lock lives as long as ``close`` is not called and the process is there."""
 
     path: Path

@@ -9,11 +9,11 @@ to another site without asking first) and, where a browser sent it, come from th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp import hdrs, web
+from msgspec import Struct
 
 from boreas_agent.api import tls
 from boreas_agent.api.security import Security
@@ -27,8 +27,7 @@ _CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="boreas-agent"'}
 MAX_NAME = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """The other end of a connection; ``address`` is empty for a unix socket, which file permissions guard."""
 
     address: str

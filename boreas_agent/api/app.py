@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from msgspec import Struct, field
 
 from boreas_agent.api.access import PEERS, READING, Network, Peer, Peers, check_caller, check_change
 from boreas_agent.api.handlers import Handlers, OpenOutput
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from boreas_agent.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class ApiSettings:
+class ApiSettings(Struct, frozen=True):
     """What the API needs to know of the configuration: from where changes are accepted, and whom it knows."""
 
     trusted_networks: tuple[Network, ...]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp_sse import sse_response
+from msgspec import Struct
 
 from boreas_agent.api import render
 from boreas_agent.api.incoming import flag, whole_number
@@ -37,8 +38,7 @@ _AGAIN_MILLISECONDS = 1000
 _ID = "Last-Event-ID"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What a request asks for; ``after`` None: the newest. ``resumed``: that id was given out by an agent."""
 
     app: str | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from msgspec import Struct, field
 
 from boreas_agent.api import events, metrics, openapi, render
 from boreas_agent.api.access import Peer, signed
@@ -41,8 +41,7 @@ OpenOutput = Callable[[str, OutputQuery], Awaitable[AsyncGenerator[Sequence[Outp
 """What an app wrote, in batches. Raises NotFound, Unavailable, Conflict."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handlers:
+class Handlers(Struct, frozen=True):
     """All endpoints and what they need."""
 
     store: Store

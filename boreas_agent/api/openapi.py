@@ -7,10 +7,10 @@ described by models that only describe: answers are rendered without them, and a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
+from msgspec import Struct
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
@@ -49,8 +49,7 @@ _LOGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One endpoint. ``body`` and ``answer`` name schemas; an ``answer`` with a slash is the media type of plain text."""
 
     summary: str

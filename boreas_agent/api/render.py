@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
+from msgspec import Struct, field
 
 from boreas_agent import rollout
 from boreas_agent.clock import timestamp
@@ -39,8 +39,7 @@ HEALTHY = 80
 """The platform's controller counts a level of 80 or more as a successful deployment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What status says besides the apps; ``operator`` None: the node does not register itself. ``usage``: by app, as last sampled."""
 
     node: NodeFacts

@@ -9,9 +9,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from boreas_agent.api import tls, tokens
 from boreas_agent.api.tls import San, Tls
@@ -23,8 +24,7 @@ from boreas_agent.settings import Server
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Security:
+class Security(Struct, frozen=True):
     """Where all of it is None, everybody who reaches the port may read, and trusted networks may change."""
 
     tls: Watched[Tls] | None = None

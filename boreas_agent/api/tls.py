@@ -6,10 +6,11 @@ import hashlib
 import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from boreas_agent.api.watched import read
 from boreas_agent.errors import Unusable
@@ -19,8 +20,7 @@ San = tuple[str, str]
 _KINDS = {"DNS": "DNS", "URI": "URI", "IP Address": "IP", "email": "email"}
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(Struct, frozen=True):
     """What new connections are served with; ``client_ca`` is the digest of the CA file, empty where there is none."""
 
     context: ssl.SSLContext

@@ -8,9 +8,10 @@ import logging
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
+
+from msgspec import Struct
 
 from boreas_agent.api.watched import read
 from boreas_agent.errors import Unusable
@@ -25,17 +26,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
 _TOKEN = re.compile(r"[!-~]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """Whose token it is and what it may do; of the token itself only its SHA-256."""
 
     name: str
     scope: Scope
-    digest: bytes = field(repr=False)
+    digest: bytes
+
+    def __repr__(self) -> str:
+        return f"Token(name={self.name!r}, scope={self.scope!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(Struct, frozen=True):
     """All tokens in force. A name may have several, so that a new one can be handed out before the old one goes."""
 
     known: tuple[Token, ...]

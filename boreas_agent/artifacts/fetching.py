@@ -15,9 +15,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict
 
 from boreas_agent.artifacts.cache import NoRoom
 from boreas_agent.artifacts.limits import InThread, Limits

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 InThread = Callable[..., Awaitable[Any]]
 GIB = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Sizes in bytes. ``file_roots``: below them is what ``file:`` may name; ``header_roots``: what ``headers_from`` may.
 
     ``min_free_bytes`` of the work dir's disk are left alone. ``cache_bytes``: what the cache keeps for nobody in particular.

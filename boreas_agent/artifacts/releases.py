@@ -17,10 +17,12 @@ import uuid
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.artifacts import tree, unpacking
 from boreas_agent.artifacts.cache import Cache, NoRoom
@@ -43,8 +45,7 @@ _CHANGING = "changing"
 """The contents of a release while they are changed: nobody's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(Struct, frozen=True):
     """What is to be in a release: artifacts, then files, which win. ``made_of`` and ``contents`` identify it all: a release that differs
     only in the latter, what may change under a running app, is not made anew. ``owner``: of the files.
     """

@@ -7,11 +7,11 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
 
 import aiohttp
+from msgspec import Struct
 from yarl import URL
 
 from boreas_agent import __version__
@@ -28,8 +28,7 @@ _LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(Struct, frozen=True):
     """``chunks`` are the bytes from ``start`` on, of ``total`` in all, where that is known."""
 
     start: int

@@ -9,8 +9,9 @@ import ctypes
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from boreas_agent.errors import Missing
 from boreas_agent.unpacker import links
@@ -19,8 +20,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """Something in a tree: its path in it, the folder it is in (open while it is looked at), and what it is."""
 
     path: links.Path

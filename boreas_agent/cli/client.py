@@ -8,9 +8,10 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from boreas_agent import __version__
 from boreas_agent.cli.tls import TlsFiles, why
@@ -39,8 +40,7 @@ class Refused(CommandFailed):
         super().__init__("\n".join([str(body.get("message") or f"the agent answered {status}"), *faults]))
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(Struct, frozen=True):
     """An agent at a URL."""
 
     url: str

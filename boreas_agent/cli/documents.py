@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from boreas_agent import strictjson, strictyaml
 from boreas_agent.cli.client import CommandFailed
@@ -19,8 +20,7 @@ from boreas_agent.cli.client import CommandFailed
 SUFFIXES = {".yaml", ".yml", ".json"}
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """One app to submit, and where it was written."""
 
     origin: str

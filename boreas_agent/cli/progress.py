@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from boreas_agent.cli.client import Agent, Refused, Unreachable
 from boreas_agent.cli.render import clean, is_terminal, print_line, status_table
@@ -16,8 +17,7 @@ HEALTHY = 80
 POLL_SECONDS = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """``ok`` None: not decided yet. ``line`` says how it is."""
 
     ok: bool | None

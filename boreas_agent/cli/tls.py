@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from boreas_agent.errors import BoreasError
 
@@ -24,8 +25,7 @@ class TlsFailed(BoreasError):
     """The message says what is wrong, and with which option it is put right."""
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(Struct, frozen=True):
     """Files in PEM form, empty where there is none. Without ``cacert`` the CAs of this machine are trusted."""
 
     cacert: str = ""

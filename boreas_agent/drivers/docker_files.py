@@ -18,9 +18,11 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from boreas_agent.artifacts.download import of_disk
 from boreas_agent.artifacts.writing import write
@@ -34,8 +36,7 @@ _MAKING, _CONTENTS, _CHANGING = ".making.", "contents", "changing"
 _MOST_KNOWN = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Became:
+class Became(Struct, frozen=True):
     """That the container ``ref`` is another instance than its labels say, of ``revision``; since ``at``, in seconds of boot ``boot``.
 
     Without a ``hash`` it is about to become one, so what it has read nobody knows.

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.docker_api import DockerApi, Refused
 from boreas_agent.drivers.docker_auth import Auth
@@ -27,8 +29,7 @@ _MOST_BELIEVED = 1000
 _KEPT_OUT = re.compile(r"unauthorized|no basic auth credentials|denied|authentication required", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(Struct, frozen=True):
     """An image that was pulled; ``new``: it was not here before, by whatever name."""
 
     id: str

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import Struct
+
 from boreas_agent.drivers.docker_api import Refused
 from boreas_agent.drivers.docker_streams import Streams, frames
 from boreas_agent.errors import Conflict
@@ -25,8 +27,7 @@ _STREAMS: Mapping[int, Stream] = {1: "stdout", 2: "stderr"}
 _EPOCH = "1970-01-01T00:00:00.000000000Z"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A container of the app, and which replica it is."""
 
     ref: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import ByteSize
 
 _FETCHED = frozenset({"Verifying Checksum", "Download complete", "Extracting"})
@@ -13,8 +14,7 @@ _DONE = frozenset({"Pull complete", "Already exists"})
 _KNOWN = _FETCHED | _DONE | {"Pulling fs layer", "Waiting", "Downloading"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(Struct, frozen=True):
     """Bytes here and bytes in all, as far as they are known, and whether it is unpacked."""
 
     here: int = 0

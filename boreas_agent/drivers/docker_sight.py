@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.clock import Clock
 from boreas_agent.drivers.docker_api import Client, DockerApi, Refused
@@ -24,8 +26,7 @@ _PATIENCE = 3.0  # seconds one app may hold up a look at all of them
 _MOST_IMAGES = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
+class _Image(Struct, frozen=True):
     """What is known of an image: whether it carries the labels of one of our containers, and by which digests registries have it."""
 
     labelled: bool = False

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from boreas_agent.model import Instance, InstanceName
 from boreas_agent.spec import DockerPkg, LogPolicy, Network, Resources, as_bytes
@@ -30,8 +31,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 _NOWHERE = Path("/nonexistent")
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(Struct, frozen=True):
     """What the labels of a container of ours say about it."""
 
     name: InstanceName
@@ -40,8 +40,7 @@ class Card:
     record: str
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """What the containers of this node have in common: whose they are, and their network."""
 
     identity: str

@@ -8,9 +8,10 @@ running are measured on that one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
 
 from boreas_agent.drivers.docker_spec import Card, container_name
 from boreas_agent.model import Exit, Observed, Phase
@@ -34,8 +35,7 @@ _PHASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(Struct, frozen=True):
     """One reading of both clocks."""
 
     boottime: float
@@ -47,8 +47,7 @@ class Now:
         return self.wall.timestamp() - self.boottime
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """A run that was seen running: when it began on the boot clock, and how the clocks stood to each other then.
 
     ``pid`` is its main process, 0 where that cannot be seen from here.
@@ -60,8 +59,7 @@ class Running:
     pid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What one inspect told. ``seen`` is the text of the list it belongs to: another text needs another inspect.
 
     The text holds the age ("Up 3 minutes"), which is coarse but shows a container that was restarted

@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from msgspec import Struct, field
 
 from boreas_agent.drivers.docker_api import DockerApi, refused, unreachable
 from boreas_agent.errors import Missing, Transient, Unavailable
@@ -27,8 +27,7 @@ _NOWHERE = re.compile(r"manifest unknown|name unknown|does not exist|: not found
 """What engines say in the middle of a pull, when it is too late for a status code, of an image that the registry does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(Struct, frozen=True):
     method: str
     path: str
     query: Mapping[str, str]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import signal as signals
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from boreas_agent.clock import Clock
 from boreas_agent.drivers import folders, launch
@@ -24,8 +25,7 @@ KILL_SECONDS = 10.0
 """How long a killed process may take to disappear; one that waits for a dead disk takes for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """Of the instances that ``watch`` knows; whoever calls holds the instance's lock. ``remove_groups``: delete the cgroups of one."""
 
     layout: Layout

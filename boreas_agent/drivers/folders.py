@@ -6,8 +6,9 @@ import json
 import shutil
 import uuid
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from boreas_agent.artifacts.releases import switch
 from boreas_agent.drivers import procfs, script

@@ -7,9 +7,10 @@ import os
 import pwd
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from boreas_agent.drivers import environment as environment_files
 from boreas_agent.drivers import script
@@ -23,8 +24,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OPENED = "/proc/self/fd/4"  # what the keeper's child opened for a user who cannot reach the agent's folder
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """Who a program runs as; ``ids`` None: as the agent itself."""
 
     name: str

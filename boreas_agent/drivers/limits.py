@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TypedDict
+
+from msgspec import Struct
 
 from boreas_agent.drivers import cgroup
 from boreas_agent.errors import Terminal
@@ -37,8 +38,7 @@ class Group(TypedDict):
     tree: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a controller is: the root of its hierarchy, and whether that is v2."""
 
     root: Path

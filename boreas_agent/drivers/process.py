@@ -11,10 +11,12 @@ import logging
 import signal as signal_numbers
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.artifacts.limits import Limits as ArtifactLimits
 from boreas_agent.artifacts.releases import Contents, Releases
@@ -47,8 +49,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(Struct, frozen=True):
     """What a start needs, made ready in the thread."""
 
     request: Mapping[str, Any]

@@ -13,10 +13,11 @@ import signal
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from boreas_agent import records
 from boreas_agent.errors import Invalid
@@ -26,8 +27,7 @@ KEPT_RUNS = 2
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """Where the things of one instance are, as text: making a ``Path`` of each is felt in every start."""
 
     apps: str
@@ -39,8 +39,7 @@ class Places:
     stderr: str
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Where things are under the work dir."""
 
     work_dir: Path
@@ -84,8 +83,7 @@ class Layout:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """That a run was started, and which process is it. ``stdout`` and ``stderr`` are where its output begins."""
 
     run: int
@@ -100,8 +98,7 @@ class Claim:
     boottime: float
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One run of an instance; ``ended`` is what its exit file holds. ``claim`` None: it cannot be read."""
 
     number: int
@@ -114,8 +111,7 @@ class Run:
         return f"{self.number}@{self.claim.wall:.3f}" if self.claim else str(self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True):
     """That an instance went over to what it carries now, in its run ``run``; ``at`` in seconds of boot ``boot``.
 
     Not ``done``: it carries what it was, and may have read something else since.
@@ -127,8 +123,7 @@ class Reloaded:
     done: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(Struct, frozen=True):
     """What an instance's folder says it is."""
 
     name: InstanceName

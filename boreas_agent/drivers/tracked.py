@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from boreas_agent.drivers.runs import KEPT_RUNS, Carried, Run, exit_of
 from boreas_agent.model import Exit, Instance, Observed, Phase

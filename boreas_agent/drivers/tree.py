@@ -7,8 +7,9 @@ and every process that carries the instance's mark in its environment; a daemon 
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from boreas_agent.drivers import cgroup, procfs
 from boreas_agent.drivers.runs import Claim
@@ -16,8 +17,7 @@ from boreas_agent.drivers.runs import Claim
 MARK = "BOREAS_INSTANCE"
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """``mark`` is the instance's ``NAME=value``; ``boot`` the current boot: on another one nothing is left."""
 
     claim: Claim

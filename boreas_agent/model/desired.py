@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct
 
 from boreas_agent.spec import Pkg, lasting_hash
 
 RevisionKind = Literal["apply", "restart", "rollback", "remove"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class InstanceName:
+class InstanceName(Struct, frozen=True, order=True):
     """One replica of one revision of one app; with the node's identity, every real name derives from it."""
 
     app: str
@@ -23,8 +23,7 @@ class InstanceName:
         return f"{self.app}.{self.revision}.{self.replica}"
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(Struct, frozen=True):
     """One recorded desired state of an app. Revisions count up per app and are never rewritten.
 
     ``spec_hash`` identifies the request (version and canonical pkg): the same request again is no change.
@@ -65,8 +64,7 @@ class Revision:
         return 0 if self.removed else self.pkg.replicas
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """People are at work on the app: leave it exactly as it is. ``until`` None = until released.
 
     ``until`` is wall-clock by nature (people name it), so it is only for display; the hold ends at
@@ -81,8 +79,7 @@ class Hold:
     boot_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True):
     """An instance as it should be: everything a driver needs to create it.
 
     ``record`` is the JSON text of the whole revision (``records.encode``). The instance carries
@@ -99,8 +96,7 @@ class Instance:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(Struct, frozen=True):
     """The node is to run nothing, whatever its apps ask for, until somebody ends that; ``at`` is when it was asked for."""
 
     by: str

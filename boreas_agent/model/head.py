@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from boreas_agent.model.desired import Hold, Revision, RevisionKind
 from boreas_agent.model.tried import Attempts, Deadline
@@ -25,8 +26,7 @@ class Status(StrEnum):
     REMOVING = "removing"
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """0–100, the word, and in a few words why."""
 
     level: int
@@ -34,8 +34,7 @@ class Health:
     msg: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """Something that happened to an app (or to the node: ``app`` None). ``kind`` is CamelCase, like Kubernetes' reasons."""
 
     kind: str
@@ -66,8 +65,7 @@ FALLEN_BACK = frozenset({Stage.ROLLING_BACK, Stage.ROLLED_BACK, Stage.ROLLBACK_F
 """Stages in which the older, good revision is what is to run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """The way of one revision into service. ``stages`` are those it has been through, with the (wall) time it came to each.
 
     ``spent`` counts the seconds of the deadline of the present stage: of progress, of the watch after success, of the rollback. They
@@ -110,8 +108,7 @@ class Deployment:
         return self.stages[-1][1] if self.outcome else None
 
 
-@dataclass(frozen=True, slots=True)
-class Good:
+class Good(Struct, frozen=True):
     """The revision to go back to: the newest older one that was wholly healthy, and the bytes it ran, where known."""
 
     revision: Revision
@@ -119,8 +116,7 @@ class Good:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """All that the agent remembers of one app: the newest revision and how it is doing. Immutable; replaced whole.
 
     ``proven`` is the instance hash that was once wholly healthy for ``min_healthy_seconds``; such an app is

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class PulledImage:
+
+class PulledImage(Struct, frozen=True):
     """An image that was not here before the agent pulled it, by ``names``. ``idle``: for how many seconds nobody has needed it."""
 
     id: str

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
+
+from msgspec import Struct
 
 from boreas_agent.model.desired import InstanceName
 
@@ -19,8 +20,7 @@ class Phase(StrEnum):
     EXITED = "exited"
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How one run of an instance ended. ``run`` identifies the run within the instance.
 
     ``code`` and ``signal`` are both None where nobody could see the status (``lost``), or where the program
@@ -69,8 +69,7 @@ class Exit:
         return self.unhealthy or self.how
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """An instance as a driver sees it now.
 
     ``run`` counts the starts of this instance where the driver can count them, else 0; it is handed
@@ -127,8 +126,7 @@ class Observed:
         return self.exits[-1] if self.phase is Phase.EXITED and self.exits else None
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(Struct, frozen=True):
     """How a command ended that ran beside an instance: its status, or ``problem``, why it has none; ``output`` is its end."""
 
     code: int | None
@@ -147,8 +145,7 @@ class Executed:
         return f"{what}: {output}" if output else what
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Struct, frozen=True):
     """What its probes have found of one run (``Observed.run_key``). Changes with verdicts, not with every result.
 
     ``by`` identifies the probes that were asked. ``ready`` without a readiness probe: as soon as started.

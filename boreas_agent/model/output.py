@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
-@dataclass(frozen=True, slots=True)
-class OutputQuery:
+class OutputQuery(Struct, frozen=True):
     """Which lines: the last ``tail`` (None: all that are kept), none from before ``since``, of one stream or replica or of all.
 
     ``follow``: afterwards those that are written from then on, as they come, whatever becomes of the instances meanwhile.
@@ -24,8 +24,7 @@ class OutputQuery:
     follow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OutputLine:
+class OutputLine(Struct, frozen=True):
     """One line without its end. ``at``: when it was written, or, of processes, first seen to have been."""
 
     at: datetime

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from boreas_agent.model.desired import Instance
 from boreas_agent.model.observed import Observed
 from boreas_agent.spec import Hook
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(Struct, frozen=True):
     """Make everything ready that a start needs (pull the image), before anything is stopped."""
 
     want: Instance
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class PreStart:
+class PreStart(Struct, frozen=True):
     """Run the deployment's ``pre_start`` hook, as ``want`` but apart from any instance, before anything is stopped or started."""
 
     want: Instance
@@ -27,8 +26,7 @@ class PreStart:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """Create the instance if need be and start it; ``after`` is the run it follows (``Observed.run``)."""
 
     want: Instance
@@ -36,8 +34,7 @@ class Start:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """Ask the script's check, for ``seconds`` at most, whether the script need run."""
 
     want: Instance
@@ -45,8 +42,7 @@ class Check:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class PostStart:
+class PostStart(Struct, frozen=True):
     """Run the ``post_start`` hook beside an instance that was started."""
 
     seen: Observed
@@ -54,8 +50,7 @@ class PostStart:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """End the instance's whole process tree: the ``pre_stop`` hook where there is one, signal, grace, SIGKILL."""
 
     seen: Observed
@@ -65,8 +60,7 @@ class Stop:
     pre_stop: Hook | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(Struct, frozen=True):
     """Let a running instance go over to ``want``, from which it differs in nothing but what some files hold.
 
     These are written anew, and then its main process gets ``signals``; it keeps its name.
@@ -78,24 +72,21 @@ class Reload:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Struct, frozen=True):
     """Delete what is left of a stopped instance (container, run folder, cgroup); never its logs."""
 
     seen: Observed
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Struct, frozen=True):
     """Unpause."""
 
     seen: Observed
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(Struct, frozen=True):
     """Give it back its derived name."""
 
     seen: Observed
@@ -105,8 +96,7 @@ class Rename:
 Action = Prepare | PreStart | Check | Start | PostStart | Stop | Reload | Remove | Resume | Rename
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Ordered steps; the actions of one step are independent and may run together.
 
     ``wake_at`` (boot seconds) is when planning again could give another answer though nothing happened. ``held``: the replicas
@@ -128,8 +118,7 @@ class Plan:
         return Plan(tuple(step for step in steps if step), self.wake_at, self.held)
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """What of a plan is left undone until other apps are ready for it, and why: ``replicas`` are those that are not started."""
 
     replicas: frozenset[int]

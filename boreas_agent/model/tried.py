@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct
 
 from boreas_agent.model.observed import Exit, Observed, Probed
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True):
     """A moment on the boot-time clock that survives restarts of the agent.
 
     On another boot the whole ``delay`` starts over (see ``rebased``).
@@ -25,8 +25,7 @@ class Deadline:
         return self if boot_id == self.boot_id else Deadline(now + self.delay, self.delay, boot_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """What the check of a script said, since its last run. ``again``: until then it counts as what it would say.
 
     ``drift``: it had passed before, without a run in between.
@@ -38,8 +37,7 @@ class Checked:
     drift: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """Where a script with a schedule stands; the ``Attempts`` it belongs to count for this turn alone.
 
     ``upto`` (wall clock, like all scheduled times): nothing scheduled until then is ever due again. ``wanted``: there is something to run,
@@ -55,8 +53,7 @@ class Turn:
     failed: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptRun:
+class ScriptRun(Struct, frozen=True):
     """One run of a script, or a scheduled one that there will not be. ``run`` identifies it within its revision.
 
     ``outcome`` and ``finished_at`` are None while it goes on.
@@ -80,8 +77,7 @@ class ScriptRun:
         return cls(ended.run, scheduled_at, ended.started_at, ended.exited_at, ended.code, outcome, reason, ended.output_tail)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempts:
+class Attempts(Struct, frozen=True):
     """What is remembered of one replica's failures, for the instance hash it was counted for.
 
     ``failures`` counts consecutive failed runs or starts since the last stable run, ``exits`` those of

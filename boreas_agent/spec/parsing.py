@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated
 
+from msgspec import Struct
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -20,8 +20,7 @@ _PKG: TypeAdapter[Pkg] = TypeAdapter(Annotated[Pkg, Field(discriminator="type")]
 _KNOWN = {name for model in (DockerPkg, BinaryPkg, ScriptPkg) for name in model.model_fields}
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True):
     """A valid apply request."""
 
     app: str

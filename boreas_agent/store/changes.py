@@ -7,9 +7,11 @@ one app can't both take the same revision number. They touch nothing; a Change t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent import dependencies, rollout, spec
 from boreas_agent.clock import timestamp
@@ -28,8 +30,7 @@ Known = Head | int
 _NO_ATTEMPTS = codec.frozen({})
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[T]):
+class Change(Struct, Generic[T], frozen=True):
     """An answer, and what must be durable before it may be given. ``state`` None leaves the app as it is.
 
     ``asks``: a revision that somebody asks for, which the other apps must allow (:func:`check_order`).
@@ -91,8 +92,7 @@ def rollback(ran: Good, by: str, known: Known, now: datetime) -> Change[Receipt]
     return _record_new(revision, "RollbackRequested", head, now, replace(ran, revision=revision))
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """What a new revision asks for."""
 
     version: str

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import TypeAdapter
+from msgspec.json import Decoder
+from msgspec.json import encode as _encoded
+from msgspec.structs import replace
 
 from boreas_agent import records, spec
 from boreas_agent.clock import parse_timestamp, timestamp
@@ -44,10 +45,10 @@ Rows = Sequence[tuple[str, Row]]
 _NOTHING_HOOKED: Mapping[str, str] = MappingProxyType({})
 _LONGEST_MESSAGE = 4096
 _LONGEST_OUTPUT = 16384
-_ATTEMPTS: TypeAdapter[dict[int, Attempts]] = TypeAdapter(dict[int, Attempts])
-_HOLD: TypeAdapter[Hold] = TypeAdapter(Hold)
-_DEADLINE: TypeAdapter[Deadline] = TypeAdapter(Deadline)
-_DRAINED: TypeAdapter[Drained | None] = TypeAdapter(Drained | None)
+_ATTEMPTS = Decoder(dict[int, Attempts])
+_HOLD = Decoder(Hold)
+_DEADLINE = Decoder(Deadline)
+_DRAINED: Decoder[Drained | None] = Decoder(Drained | None)
 
 HEAD_COLUMNS = (
     "h.status, h.level, h.msg, h.updated, h.proven, h.attempts, h.hold, h.unknown_since, h.homes, h.deployment, h.good_image, "
@@ -82,9 +83,9 @@ def head_row(head: Head) -> Row:
         head.health.msg,
         timestamp(head.updated),
         head.proven,
-        _ATTEMPTS.dump_json(dict(head.attempts)).decode() if head.attempts else "{}",
-        _HOLD.dump_json(head.hold).decode() if head.hold else None,
-        _DEADLINE.dump_json(head.unknown_since).decode() if head.unknown_since else None,
+        _text(dict(head.attempts)) if head.attempts else "{}",
+        _text(head.hold) if head.hold else None,
+        _text(head.unknown_since) if head.unknown_since else None,
         " ".join(sorted(head.homes)),
         _deployment_text(head.deployment) if head.deployment else None,
         head.good.revision.revision if head.good else None,
@@ -92,6 +93,10 @@ def head_row(head: Head) -> Row:
         json.dumps(dict(head.hooked)) if head.hooked else None,
         head.good.digest if head.good else None,
     )
+
+
+def _text(value: object) -> str:
+    return _encoded(value).decode()
 
 
 def gone_row(app: str, newest: int, now: datetime) -> Row:
@@ -109,10 +114,10 @@ def head(row: HeadRow) -> Head:
         revision=records.decode(record),
         health=Health(level, Status(status), msg),
         updated=parse_timestamp(updated),
-        hold=_HOLD.validate_json(hold) if hold else None,
+        hold=_HOLD.decode(hold) if hold else None,
         proven=proven,
-        attempts=frozen(_ATTEMPTS.validate_json(attempts)),
-        unknown_since=_DEADLINE.validate_json(unknown_since) if unknown_since else None,
+        attempts=frozen(_ATTEMPTS.decode(attempts)),
+        unknown_since=_DEADLINE.decode(unknown_since) if unknown_since else None,
         homes=frozenset(homes.split()),
         deployment=_deployment(json.loads(deployment)) if deployment else None,
         good=Good(records.decode(good), image or "", digest or "") if good else None,
@@ -218,12 +223,12 @@ def image_row(image: PulledImage) -> Row:
 
 def drained_row(drained: Drained | None) -> Row:
     """For ``node``."""
-    return ("drained", _DRAINED.dump_json(drained).decode())
+    return ("drained", _text(drained))
 
 
 def drained(value: str) -> Drained | None:
     """The inverse of ``drained_row``, from its value."""
-    return _DRAINED.validate_json(value)
+    return _DRAINED.decode(value)
 
 
 def health_row(revision: Revision, health: Health, now: datetime) -> Row:

@@ -11,11 +11,11 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from msgspec import Struct
 from prometheus_client import Histogram
 
 from boreas_agent.clock import Clock
@@ -35,8 +35,7 @@ It has no factor in common with the width of a row, so that every column is amon
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """What became of a job."""
 
     value: Any = None

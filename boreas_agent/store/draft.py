@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from boreas_agent.model import Head
 from boreas_agent.store import bulk, codec
 from boreas_agent.store.bulk import Values
@@ -19,8 +21,7 @@ T = TypeVar("T")
 Decide = Callable[[Known, datetime], Change[T]]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """Something to decide and record. ``app`` None: it is about no app. ``newest``: of an app that was gone when it was asked."""
 
     app: str | None
@@ -29,8 +30,7 @@ class Request:
     future: asyncio.Future[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     future: asyncio.Future[Any]
     value: Any = None
     error: BaseException | None = None
@@ -45,8 +45,7 @@ class Answer:
             self.future.set_result(self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """What a commit made true: the new heads (None: gone), and the answers it allows."""
 
     heads: Mapping[str, Head | None]

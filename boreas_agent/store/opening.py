@@ -10,8 +10,10 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.clock import Clock, timestamp
 from boreas_agent.errors import Invalid, StartupError
@@ -25,8 +27,7 @@ _BUSY_SECONDS = 2.0
 _SUFFIXES = ("", "-wal", "-shm")
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The writing connection, what it holds (``gone`` as for ``gone.Gone``), and where a damaged predecessor was put, and why."""
 
     connection: sqlite3.Connection
@@ -36,8 +37,7 @@ class Opened:
     drained: Drained | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """What is held in memory of a database, and outlives the file."""
 
     heads: Mapping[str, Head]

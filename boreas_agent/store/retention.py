@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from msgspec import Struct
 from sqlalchemy import Connection, text
 
 from boreas_agent.clock import timestamp
@@ -27,8 +27,7 @@ _RAN_SINCE = "EXISTS (SELECT 1 FROM runs n WHERE n.app = t.app AND n.id > t.id A
 """Then it has ended, too, though nobody saw how."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
+class _Table(Struct, frozen=True):
     """A history table: which column is its time, and which of its old rows are not needed."""
 
     name: str
@@ -52,8 +51,7 @@ TABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What may go from one table: ids up to ``last``, of them those up to ``surplus`` and those before ``cutoff``."""
 
     table: _Table

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from boreas_agent.model import Action, Attempts, Deadline, Deployment, Event, Exit, Health, InstanceName, ScriptRun
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """The durable answer to a request; its fields are those of the HTTP answer."""
 
     app: str
@@ -20,16 +20,14 @@ class Receipt:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
+class Preview(Struct, frozen=True):
     """What a request would be answered, and what would be done for it, in order."""
 
     receipt: Receipt
     actions: tuple[Action, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one reconcile pass of one app found and did; committed whole, in one transaction.
 
     It speaks of ``revision``: where the head has moved on meanwhile, exits and events are still recorded, the rest
@@ -54,8 +52,7 @@ class Outcome:
     hooked: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryLimits:
+class HistoryLimits(Struct, frozen=True):
     """How much history is kept, for each table: the newest ``rows`` and nothing older than ``days``.
 
     A revision that is a head, and a current health row, are always kept.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 
 import pytest
 from aiohttp import ClientSession
+from msgspec.structs import replace
 
 from boreas_agent.model import Attempts, Health, Status
 from boreas_agent.store.values import Outcome

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from boreas_agent.backoff import Moment, after_exit, after_failure, after_start, finished, given_up
 from boreas_agent.checking import answered, following, last_words, seconds

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from boreas_agent.health import assess, unknown
 from boreas_agent.model import Attempts, Deadline, Health, Phase, Probed, Revision, Status

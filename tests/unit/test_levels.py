@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import replace
 
 from boreas_agent.health import assess
 from boreas_agent.model import FALLEN_BACK, Attempts, Deadline, Deployment, Good, Head, Observed, Phase, Probed, Revision, Stage
@@ -125,8 +126,7 @@ def test_the_level_while_revisions_take_each_others_place(of: Head, observed: li
 # --- whatever is seen ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """One replica of what is to run: how its instance is, how long it has run, how it failed before, and what its probes found."""
 
     phase: Phase | None

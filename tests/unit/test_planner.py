@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
 import pytest
+from msgspec.structs import replace
 
 from boreas_agent.model import (
     Action,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from boreas_agent.model import Phase, Revision
 from boreas_agent.probing import BLEMISH_SECONDS, Course, Defaults, Result, advance, begin, targets, timing, told_by_engine

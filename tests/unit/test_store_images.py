@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from boreas_agent.model import Deployment, Event, PulledImage, Stage
 from boreas_agent.store.store import Store

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from boreas_agent.model import Attempts, Deadline, Event, Exit, Health, InstanceName, Probed, Status
 from tests.unit.store_harness import BY, RUNNING, kinds, opened, outcome, sql, submission
