@@ -12,12 +12,14 @@ from json.encoder import encode_basestring_ascii as _quoted
 from types import MappingProxyType
 from typing import Any
 
+from msgspec import MsgspecError
 from msgspec.json import Decoder
 from msgspec.json import encode as _encoded
 from msgspec.structs import replace
 
 from boreas_agent import records, spec
 from boreas_agent.clock import parse_timestamp, timestamp
+from boreas_agent.errors import FieldError, Invalid
 from boreas_agent.model import (
     FALLEN_BACK,
     Attempts,
@@ -108,7 +110,14 @@ HeadRow = tuple[str, int, str, str, str, str, str | None, str | None, str, str |
 
 
 def head(row: HeadRow) -> Head:
-    """The inverse of ``head_row`` and ``revision_row``, from ``HEAD_COLUMNS``; raises Invalid for a record of a newer version."""
+    """The inverse of ``head_row`` and ``revision_row``, from ``HEAD_COLUMNS``; raises Invalid for what a newer version has recorded."""
+    try:
+        return _head(row)
+    except (KeyError, TypeError, ValueError, MsgspecError) as error:
+        raise Invalid((FieldError("head", f"cannot be read: {error}"),)) from error
+
+
+def _head(row: HeadRow) -> Head:
     status, level, msg, updated, proven, attempts, hold, unknown_since, homes, deployment, image, hooked, digest, record, good = row
     return Head(
         revision=records.decode(record),

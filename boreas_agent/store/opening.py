@@ -139,7 +139,7 @@ def _heads(connection: sqlite3.Connection) -> dict[str, Head]:
             heads[app] = codec.head(tuple(row))
         except Invalid as error:
             raise StartupError(
-                f"cannot use the recorded revision of {app}, perhaps of a newer agent: {error}; install that agent again"
+                f"cannot use what is recorded of {app}, perhaps by a newer agent: {error}; install that agent again"
             ) from error
     return heads
 

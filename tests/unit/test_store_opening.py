@@ -115,6 +115,19 @@ def test_a_database_of_a_newer_agent_is_refused_and_untouched(tmp_path: Path) ->
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "changed", ['attempts = \'{"0": {"replica": "none"}}\'', "hold = '{'", "status = 'dreaming'", "deployment = '{\"revision\": 1}'"]
+)
+def test_a_head_that_cannot_be_read_is_a_sentence_with_its_app(tmp_path: Path, changed: str) -> None:
+    _make(tmp_path)
+    file = tmp_path / "agent.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"UPDATE heads SET {changed}")
+        connection.commit()
+    with pytest.raises(StartupError, match=r"cannot use what is recorded of web, perhaps by a newer agent: .*; install that agent again"):
+        open_database(file, FakeClock())
+
+
 def test_a_database_of_another_program_is_refused_and_untouched(tmp_path: Path) -> None:
     file = tmp_path / "agent.db"
     with closing(sqlite3.connect(file)) as connection:
