@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from boreas_agent.clock import parse_timestamp, timestamp
 from boreas_agent.errors import FieldError, Invalid
+from boreas_agent.jsontext import quoted
 from boreas_agent.model import Instance, InstanceName, Revision
 from boreas_agent.spec import parse_pkg
 
@@ -21,10 +21,10 @@ def encode(revision: Revision) -> str:
     """The revision as JSON text."""
     # Written out: an encoder for a whole object costs more than all of its texts, and the pkg is text already.
     return (
-        f'{{"app":{_quoted(revision.app)},"revision":{revision.revision},"version":{_quoted(revision.version)},'
-        f'"kind":{_quoted(revision.kind)},"generation":{revision.generation},"spec_hash":{_quoted(revision.spec_hash)},'
-        f'"instance_hash":{_quoted(revision.instance_hash)},"submitted_at":{_quoted(timestamp(revision.submitted_at))},'
-        f'"submitted_by":{_quoted(revision.submitted_by)},"pkg":{revision.pkg.canonical_text}}}'
+        f'{{"app":{quoted(revision.app)},"revision":{revision.revision},"version":{quoted(revision.version)},'
+        f'"kind":{quoted(revision.kind)},"generation":{revision.generation},"spec_hash":{quoted(revision.spec_hash)},'
+        f'"instance_hash":{quoted(revision.instance_hash)},"submitted_at":{quoted(timestamp(revision.submitted_at))},'
+        f'"submitted_by":{quoted(revision.submitted_by)},"pkg":{revision.pkg.canonical_text}}}'
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -11,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from msgspec import Struct, field
 
-from boreas_agent import rollout
+from boreas_agent import jsontext, rollout
 from boreas_agent.clock import timestamp
 from boreas_agent.model import (
     Action,
@@ -47,13 +46,12 @@ class Surroundings(Struct, frozen=True):
     usage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _HEADERS = {"Content-Type": "application/json", "Server": "boreas-agent"}
 
 
 def dumps(value: object) -> bytes:
-    """JSON in ASCII, so that no text from a request can make it unencodable, with a newline for terminals."""
-    return _encode(value).encode("ascii") + b"\n"
+    """JSON, with a newline for terminals."""
+    return jsontext.compact(value).encode("ascii") + b"\n"
 
 
 def ok(value: object) -> web.Response:

@@ -10,7 +10,7 @@ from boreas_agent.spec.dependencies import MAX_DEPENDENCIES, Dependency
 from boreas_agent.spec.docker import DockerPkg
 from boreas_agent.spec.fields import APP_PATTERN
 from boreas_agent.spec.files import ConfigFile, MountedFile, ReleaseFile
-from boreas_agent.spec.hashes import canonical, contents_hash, instance_hash, lasting_hash, masked, masked_text, release_hash, spec_hash
+from boreas_agent.spec.hashes import canonical, contents_hash, instance_hash, lasting_hash, masked_text, release_hash, spec_hash
 from boreas_agent.spec.hooks import Hook
 from boreas_agent.spec.logs import LogPolicy
 from boreas_agent.spec.networking import Network, Port, overlap
@@ -55,7 +55,6 @@ __all__ = [
     "faults_of",
     "instance_hash",
     "lasting_hash",
-    "masked",
     "masked_text",
     "max_attempts",
     "overlap",

@@ -6,13 +6,13 @@ defaulted fields therefore computes the same hashes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from boreas_agent import jsontext
 from boreas_agent.spec.dependencies import Dependencies
 from boreas_agent.spec.fields import LIST, AbsolutePath, EnvKey, Model, Text, User, Words
 from boreas_agent.spec.hooks import Hooks
@@ -20,8 +20,6 @@ from boreas_agent.spec.logs import LogPolicy
 from boreas_agent.spec.policies import MAX_REPLICAS, Restart, Rollout, StopPolicy
 from boreas_agent.spec.probes import HealthSpec
 from boreas_agent.spec.resources import EnvironmentFile, Resources
-
-sorted_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 class Common(Model):
@@ -46,13 +44,18 @@ class Common(Model):
         return self.model_dump(mode="json", exclude_defaults=True, exclude_unset=True)  # the latter are not even compared
 
     @cached_property
+    def canonical_texts(self) -> Mapping[str, str]:
+        """The fields of the canonical form as JSON, sorted by their names: what every hash and record is put together from."""
+        return {name: jsontext.canonical(value) for name, value in sorted(self.canonical_form.items())}
+
+    @cached_property
     def canonical_text(self) -> str:
-        """The canonical form as JSON with sorted keys: what every hash and record of a revision is made from."""
-        return sorted_json(self.canonical_form)
+        """The canonical form as JSON with sorted keys."""
+        return jsontext.joined(self.canonical_texts)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, but the copy does not inherit the canonical form of what it was copied from."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("canonical_form", None)
-        copied.__dict__.pop("canonical_text", None)
+        for made in ("canonical_form", "canonical_texts", "canonical_text"):
+            copied.__dict__.pop(made, None)
         return copied

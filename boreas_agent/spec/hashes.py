@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from boreas_agent import jsontext
 from boreas_agent.spec.artifacts import made_of, masked_artifacts
-from boreas_agent.spec.common import sorted_json
 from boreas_agent.spec.files import contents, masked_files, without_contents
 from boreas_agent.spec.pkg import Pkg
 from boreas_agent.spec.probes import masked_headers
@@ -20,32 +20,33 @@ def canonical(pkg: Pkg) -> dict[str, Any]:
     return dict(pkg.canonical_form)
 
 
-def masked(pkg: Pkg) -> dict[str, Any]:
-    """The canonical form as people may see it: without what is in the environment, files, probes' headers, log options and queries."""
-    data = canonical(pkg)
-    if data.get("environment"):
-        data["environment"] = dict.fromkeys(data["environment"], "***")
-    if pkg.health.has_headers:
-        data["health"] = masked_headers(data["health"])
-    if pkg.log.options:
-        data["log"] = data["log"] | {"options": dict.fromkeys(pkg.log.options, "***")}
-    if data.get("artifacts"):
-        data["artifacts"] = masked_artifacts(data["artifacts"])
-    if data.get("files"):
-        data["files"] = masked_files(data["files"])
-    return data
-
-
 def masked_text(pkg: Pkg) -> str:
-    """:func:`masked` as JSON."""
-    probed = "health" in pkg.canonical_form and pkg.health.has_headers
-    secretive = bool(pkg.environment or probed or pkg.log.options or pkg.files) or bool(getattr(pkg, "artifacts", ()))
-    return sorted_json(masked(pkg)) if secretive else pkg.canonical_text
+    """The canonical form as people may see it: without what is in the environment, files, probes' headers, log options and queries."""
+    hidden = _hidden(pkg)
+    if not hidden:
+        return pkg.canonical_text
+    return jsontext.joined({**pkg.canonical_texts, **{name: jsontext.canonical(shown) for name, shown in hidden.items()}})
+
+
+def _hidden(pkg: Pkg) -> dict[str, Any]:
+    """The fields that are not for everybody, with what of them is."""
+    form, hidden = pkg.canonical_form, dict[str, Any]()
+    if "environment" in form:
+        hidden["environment"] = dict.fromkeys(pkg.environment, "***")
+    if "health" in form and pkg.health.has_headers:
+        hidden["health"] = masked_headers(form["health"])
+    if pkg.log.options:
+        hidden["log"] = form["log"] | {"options": dict.fromkeys(pkg.log.options, "***")}
+    if "artifacts" in form:
+        hidden["artifacts"] = masked_artifacts(form["artifacts"])
+    if "files" in form:
+        hidden["files"] = masked_files(form["files"])
+    return hidden
 
 
 def spec_hash(version: str, pkg: Pkg) -> str:
     """Identifies the request: equal hashes are the same desired state."""
-    return _digest(f'{{"pkg":{pkg.canonical_text},"version":{sorted_json(version)}}}')
+    return _digest(f'{{"pkg":{pkg.canonical_text},"version":{jsontext.quoted(version)}}}')
 
 
 def instance_hash(version: str, pkg: Pkg, generation: int, revision: int) -> str:
@@ -55,25 +56,22 @@ def instance_hash(version: str, pkg: Pkg, generation: int, revision: int) -> str
     runs once a revision, so its revision is part of it.
     """
     generation = revision if pkg.type == "script" else generation
-    return _digest(f'{{"generation":{generation},"pkg":{_made_of(pkg)},"version":{sorted_json(version)}}}')
+    return _digest(f'{{"generation":{generation},"pkg":{jsontext.joined(_parts(pkg))},"version":{jsontext.quoted(version)}}}')
 
 
 def lasting_hash(version: str, pkg: Pkg, generation: int) -> str:
     """Identifies what of a running instance cannot be changed: all that :func:`instance_hash` is made of, but for :func:`contents_hash`."""
-    made = sorted_json(_parts(pkg) | {"files": without_contents(pkg.canonical_form.get("files", ()))})
-    return _digest(f'{{"generation":{generation},"pkg":{made},"version":{sorted_json(version)}}}')
+    files = jsontext.canonical(without_contents(pkg.canonical_form.get("files", ())))
+    made = jsontext.joined(dict(sorted({**_parts(pkg), "files": files}.items())))
+    return _digest(f'{{"generation":{generation},"pkg":{made},"version":{jsontext.quoted(version)}}}')
 
 
-def _made_of(pkg: Pkg) -> str:
-    if not getattr(pkg, "artifacts", ()) and _NOT_THE_INSTANCE.isdisjoint(pkg.canonical_form):
-        return pkg.canonical_text
-    return sorted_json(_parts(pkg))
-
-
-def _parts(pkg: Pkg) -> dict[str, Any]:
-    artifacts = getattr(pkg, "artifacts", ())
-    made = {key: value for key, value in pkg.canonical_form.items() if key not in _NOT_THE_INSTANCE}
-    return made | {"artifacts": made_of(artifacts)} if artifacts else made
+def _parts(pkg: Pkg) -> dict[str, str]:
+    """The texts of what an instance is made of, by field."""
+    made = {name: text for name, text in pkg.canonical_texts.items() if name not in _NOT_THE_INSTANCE}
+    if "artifacts" in made:
+        made["artifacts"] = jsontext.canonical(made_of(getattr(pkg, "artifacts", ())))
+    return made
 
 
 def release_hash(pkg: Pkg) -> str:
@@ -83,14 +81,14 @@ def release_hash(pkg: Pkg) -> str:
     """
     artifacts = made_of(getattr(pkg, "artifacts", ()))
     if not pkg.files:
-        return _digest(sorted_json(artifacts)) if artifacts else ""
-    return _digest(sorted_json({"artifacts": artifacts, "files": without_contents(pkg.canonical_form["files"]), "user": pkg.user}))
+        return _digest(jsontext.canonical(artifacts)) if artifacts else ""
+    return _digest(jsontext.canonical({"artifacts": artifacts, "files": without_contents(pkg.canonical_form["files"]), "user": pkg.user}))
 
 
 def contents_hash(pkg: Pkg) -> str:
     """Identifies what the files with ``on_change: signal`` hold; empty where there are none."""
     told = contents(pkg.canonical_form["files"]) if pkg.files else []
-    return _digest(sorted_json(told)) if told else ""
+    return _digest(jsontext.canonical(told)) if told else ""
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from json.encoder import encode_basestring_ascii as _quoted
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +19,7 @@ from msgspec.structs import replace
 from boreas_agent import records, spec
 from boreas_agent.clock import parse_timestamp, timestamp
 from boreas_agent.errors import FieldError, Invalid
+from boreas_agent.jsontext import quoted
 from boreas_agent.model import (
     FALLEN_BACK,
     Attempts,
@@ -137,11 +137,11 @@ def _head(row: HeadRow) -> Head:
 def _deployment_text(deployment: Deployment) -> str:
     """The JSON text of a deployment; ``v_deployments`` reads it too. Put together by hand: it is written with every head."""
     return (
-        f'{{"number":{_number(deployment)},"revision":{deployment.revision},"version":{_quoted(deployment.version)},'
+        f'{{"number":{_number(deployment)},"revision":{deployment.revision},"version":{quoted(deployment.version)},'
         f'"kind":"{deployment.kind}","stage":"{deployment.stage.value}","phases":{_phases_text(deployment.stages)},'
-        f'"reason":{_quoted(deployment.reason)},"spent":{deployment.spent!r},'
+        f'"reason":{quoted(deployment.reason)},"spent":{deployment.spent!r},'
         f'"unwell":{"null" if deployment.unwell is None else repr(deployment.unwell)},'
-        f'"ready":{deployment.ready},"image":{_quoted(deployment.image)},"digest":{_quoted(deployment.digest)},'
+        f'"ready":{deployment.ready},"image":{quoted(deployment.image)},"digest":{quoted(deployment.digest)},'
         f'"pre_started":{"true" if deployment.pre_started else "false"}}}'
     )
 
