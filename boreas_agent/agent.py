@@ -54,7 +54,7 @@ from boreas_agent.workdir import WorkDir
 
 log = logging.getLogger(__name__)
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """How long a thread may keep the interpreter from another: the writer's answers wait for it on the way to the client."""
 COLLECT_AFTER = 10_000
 """New objects after which the youngest are searched for garbage; Python's own 700 is less than a burst of requests needs."""
