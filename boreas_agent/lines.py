@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from boreas_agent import jsontext
+
 
 class Lines(asyncio.Protocol, ABC):
     """The agent's end; whoever derives from it says what becomes of what is ``heard``. ``transport`` None: nobody is there."""
@@ -38,4 +40,4 @@ class Lines(asyncio.Protocol, ABC):
     def send(self, message: Mapping[str, Any]) -> None:
         """Nothing is sent where there is nobody any more."""
         if self.transport is not None:
-            self.transport.write(json.dumps(message).encode() + b"\n")
+            self.transport.write(jsontext.compact(message).encode() + b"\n")

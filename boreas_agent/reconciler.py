@@ -127,17 +127,14 @@ class Reconciler:
         """Carry out ``plan``; what acting would make unknowable is committed first. ``before``: done and not yet recorded."""
         head = view.head
         left = {name for name, _ in view.account.leftovers}
-        removing = any(
-            isinstance(action, Reload | Remove) or (isinstance(action, Start) and action.want.name in left) for action in plan.actions
-        )
+        started = {action.want.name for action in plan.actions if isinstance(action, Start)}
+        removing = not left.isdisjoint(started) or plan.has(Reload | Remove)
         # Where a start may be answered by nobody tomorrow (the engine is away), it must be known today where to ask.
         kind = head.running.pkg.type
-        starting = any(isinstance(action, Start) for action in plan.actions)
-        settling_in = self._forgets(head) and kind not in head.homes and starting
-        if starting:
+        settling_in = self._forgets(head) and kind not in head.homes and bool(started)
+        if started:
             self.homes.expect(head.app, kind)
-        there = {one.name for one in view.observed}
-        succeeding = any(isinstance(action, Start) and action.want.name not in there for action in plan.actions)
+        succeeding = not started <= {one.name for one in view.observed}
         endings = view.account.leftovers if removing else ()
         if (
             endings
@@ -147,7 +144,7 @@ class Reconciler:
         ):
             before.exits += endings
             outcome = view.outcome(head.health, head.proven, before)
-            outcome = replace(outcome, homes=outcome.homes | ({kind} if starting else set()))
+            outcome = replace(outcome, homes=outcome.homes | ({kind} if started else set()))
             await self._store.record(outcome)
             head = replace(head, homes=outcome.homes)
             view, before = replace(view.recorded(), head=head), Done()
@@ -193,9 +190,9 @@ class Reconciler:
         if known is None or known.attempts == head.attempts:
             return False
         tried = head.attempts.values()
-        if any(isinstance(action, Stop) for action in plan.actions):
+        if plan.has(Stop):
             return any(one.overdue or (one.probed is not None and one.probed.doomed) for one in tried)
-        return any(isinstance(action, Start) for action in plan.actions) and any(one.turn is not None for one in tried)
+        return plan.has(Start) and any(one.turn is not None for one in tried)
 
     async def _carry_out(self, view: View, plan: Plan) -> Done:
         async with self._meanwhile.telling(view):
@@ -205,7 +202,7 @@ class Reconciler:
 
     def _mark(self, head: Head, plan: Plan) -> None:
         """Everything is here; from now on instances are started, or old ones stopped."""
-        if any(isinstance(action, Reload | Start) for action in plan.actions):
+        if plan.has(Reload | Start):
             self._deploying.mark(head, Stage.STARTING)
         elif any(isinstance(action, Stop) and action.seen.hash != head.running.instance_hash for action in plan.actions):
             self._deploying.mark(head, Stage.DRAINING)

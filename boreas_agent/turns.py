@@ -100,7 +100,7 @@ class Turns:
 
         Who is held stays as it is and is not waited for; nor is an app that this one depends on itself.
         """
-        if head.revision.removed or head.revision.pkg.type == "script" or not any(isinstance(action, Stop) for action in planned.actions):
+        if head.revision.removed or head.revision.pkg.type == "script" or not planned.has(Stop):
             return planned, None
         before = dependencies.everything_before(head.app, dependencies.needed(head), self._neighbours.needed)
         for name in sorted(self._store.dependents(head.app) - self._at_rest - before):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
+from boreas_agent import jsontext
 from boreas_agent.artifacts.releases import switch
 from boreas_agent.drivers import procfs, script
 from boreas_agent.drivers.runs import Carried, Claim, Layout, read_carried, read_runs, write_durably
@@ -54,7 +55,7 @@ def _is_ours(folder: Path, identity: str, name: InstanceName) -> bool:
 def carried_text(carried: Carried) -> str:
     """What ``instance.json`` holds."""
     reloaded = {"reloaded": asdict(carried.reloaded)} if carried.reloaded else {}
-    return json.dumps({"record": carried.record, "identity": carried.identity, **reloaded})
+    return jsontext.compact({"record": carried.record, "identity": carried.identity, **reloaded})
 
 
 def carried_by(want: Instance, identity: str) -> Carried:

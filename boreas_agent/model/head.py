@@ -145,7 +145,9 @@ class Head(Struct, frozen=True):
     @property
     def fallback(self) -> Good | None:
         """What is to run instead of the desired revision, because that one failed."""
-        return self.good if self.deployment is not None and self.deployment.stage in FALLEN_BACK else None
+        if self.good is None or self.deployment is None:
+            return None
+        return self.good if self.deployment.stage in FALLEN_BACK else None
 
     @property
     def ran(self) -> Good:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import UnionType
 
 from msgspec import Struct
 
@@ -111,6 +112,10 @@ class Plan(Struct, frozen=True):
     def actions(self) -> tuple[Action, ...]:
         """All actions in order."""
         return tuple(action for step in self.steps for action in step)
+
+    def has(self, kinds: type[Action] | UnionType) -> bool:
+        """Whether any of the actions is one of these."""
+        return any(isinstance(action, kinds) for step in self.steps for action in step)
 
     def only(self, stays: Callable[[Action], bool]) -> Plan:
         """The plan without the actions that do not stay."""
