@@ -19,7 +19,7 @@ Messages are sentences a user reads: they name the thing, the value and the way 
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import NamedTuple
 
 
 class BoreasError(Exception):
@@ -66,7 +66,7 @@ class Unusable(StartupError):
     """A file that says who may call cannot be used. While the agent runs, what was read before stays in force."""
 
 
-class FieldError(Struct, frozen=True):
+class FieldError(NamedTuple):
     """One wrong field: ``pkg.ports[0].host_port`` and a sentence about it."""
 
     field: str

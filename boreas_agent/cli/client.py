@@ -8,10 +8,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
-
-from msgspec import Struct
 
 from boreas_agent import __version__
 from boreas_agent.cli.tls import TlsFiles, why
@@ -40,7 +38,7 @@ class Refused(CommandFailed):
         super().__init__("\n".join([str(body.get("message") or f"the agent answered {status}"), *faults]))
 
 
-class Agent(Struct, frozen=True):
+class Agent(NamedTuple):
     """An agent at a URL."""
 
     url: str

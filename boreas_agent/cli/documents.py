@@ -10,9 +10,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from msgspec import Struct
+from typing import Any, NamedTuple
 
 from boreas_agent import strictjson, strictyaml
 from boreas_agent.cli.client import CommandFailed
@@ -20,7 +18,7 @@ from boreas_agent.cli.client import CommandFailed
 SUFFIXES = {".yaml", ".yml", ".json"}
 
 
-class Document(Struct, frozen=True):
+class Document(NamedTuple):
     """One app to submit, and where it was written."""
 
     origin: str

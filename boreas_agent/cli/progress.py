@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
-
-from msgspec import Struct
+from typing import Any, NamedTuple, Protocol
 
 from boreas_agent.cli.client import Agent, Refused, Unreachable
 from boreas_agent.cli.render import clean, is_terminal, print_line, status_table
@@ -17,7 +15,7 @@ HEALTHY = 80
 POLL_SECONDS = 0.3
 
 
-class Verdict(Struct, frozen=True):
+class Verdict(NamedTuple):
     """``ok`` None: not decided yet. ``line`` says how it is."""
 
     ok: bool | None

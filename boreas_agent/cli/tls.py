@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from boreas_agent.errors import BoreasError
 
@@ -25,7 +24,7 @@ class TlsFailed(BoreasError):
     """The message says what is wrong, and with which option it is put right."""
 
 
-class TlsFiles(Struct, frozen=True):
+class TlsFiles(NamedTuple):
     """Files in PEM form, empty where there is none. Without ``cacert`` the CAs of this machine are trusted."""
 
     cacert: str = ""

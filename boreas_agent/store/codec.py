@@ -52,6 +52,8 @@ _HOLD = Decoder(Hold)
 _DEADLINE = Decoder(Deadline)
 _DRAINED: Decoder[Drained | None] = Decoder(Drained | None)
 
+_UNREADABLE = (AttributeError, TypeError, ValueError, MsgspecError)
+
 HEAD_COLUMNS = (
     "h.status, h.level, h.msg, h.updated, h.proven, h.attempts, h.hold, h.unknown_since, h.homes, h.deployment, h.good_image, "
     "h.hooked, h.good_digest, r.record, g.record"
@@ -113,7 +115,9 @@ def head(row: HeadRow) -> Head:
     """The inverse of ``head_row`` and ``revision_row``, from ``HEAD_COLUMNS``; raises Invalid for what a newer version has recorded."""
     try:
         return _head(row)
-    except (KeyError, TypeError, ValueError, MsgspecError) as error:
+    except KeyError as error:
+        raise Invalid((FieldError("head", f"has no {error}"),)) from error
+    except _UNREADABLE as error:
         raise Invalid((FieldError("head", f"cannot be read: {error}"),)) from error
 
 
@@ -236,8 +240,11 @@ def drained_row(drained: Drained | None) -> Row:
 
 
 def drained(value: str) -> Drained | None:
-    """The inverse of ``drained_row``, from its value."""
-    return _DRAINED.decode(value)
+    """The inverse of ``drained_row``, from its value; raises Invalid."""
+    try:
+        return _DRAINED.decode(value)
+    except _UNREADABLE as error:
+        raise Invalid((FieldError("drained", f"cannot be read: {error}"),)) from error
 
 
 def health_row(revision: Revision, health: Health, now: datetime) -> Row:

@@ -138,10 +138,12 @@ def _heads(connection: sqlite3.Connection) -> dict[str, Head]:
         try:
             heads[app] = codec.head(tuple(row))
         except Invalid as error:
-            raise StartupError(
-                f"cannot use what is recorded of {app}, perhaps by a newer agent: {error}; install that agent again"
-            ) from error
+            raise _unreadable(app, error) from error
     return heads
+
+
+def _unreadable(what: str, error: Invalid) -> StartupError:
+    return StartupError(f"cannot use what is recorded of {what}, perhaps by a newer agent: {error}; install that agent again")
 
 
 def _gone(connection: sqlite3.Connection) -> Sequence[tuple[str, int]]:
@@ -152,7 +154,10 @@ def _gone(connection: sqlite3.Connection) -> Sequence[tuple[str, int]]:
 
 def _drained(connection: sqlite3.Connection) -> Drained | None:
     row = connection.execute("SELECT value FROM node WHERE name = 'drained'").fetchone()
-    return codec.drained(row[0]) if row else None
+    try:
+        return codec.drained(row[0]) if row else None
+    except Invalid as error:
+        raise _unreadable("the node", error) from error
 
 
 def _set_aside(path: Path, clock: Clock) -> str:

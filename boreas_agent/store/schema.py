@@ -31,7 +31,7 @@ revisions = Table(
     _text("kind"),
     _text("type"),
     _text("record"),  # records.encode: with secrets, never shown
-    _text("spec"),  # spec.masked: what people may see
+    _text("spec"),  # spec.masked_text: what people may see
     _text("submitted_at"),
     _text("submitted_by"),
     UniqueConstraint("app", "revision", name="revisions_app"),

@@ -46,10 +46,12 @@ print("alembic" in sys.modules)
 """
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, *, drained: bool = False) -> None:
     async def scenario() -> None:
         async with opened(path) as store:
             await store.apply(submission(), BY)
+            if drained:
+                await store.drain(BY, "")
 
     asyncio.run(scenario())
 
@@ -116,15 +118,23 @@ def test_a_database_of_a_newer_agent_is_refused_and_untouched(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "changed", ['attempts = \'{"0": {"replica": "none"}}\'', "hold = '{'", "status = 'dreaming'", "deployment = '{\"revision\": 1}'"]
+    ("changed", "why"),
+    [
+        ('heads SET attempts = \'{"0": {"replica": "none"}}\'', "web, .* head: cannot be read: "),
+        ("heads SET hold = '{'", "web, .* head: cannot be read: "),
+        ("heads SET status = 'dreaming'", "web, .* head: cannot be read: 'dreaming'"),
+        ("heads SET deployment = '{\"revision\": 1}'", "web, .* head: has no 'version'"),
+        ("heads SET updated = 'yesterday'", "web, .* head: cannot be read: "),
+        ("node SET value = '{}'", "the node, .* drained: cannot be read: "),
+    ],
 )
-def test_a_head_that_cannot_be_read_is_a_sentence_with_its_app(tmp_path: Path, changed: str) -> None:
-    _make(tmp_path)
+def test_what_is_recorded_and_cannot_be_read_is_a_sentence(tmp_path: Path, changed: str, why: str) -> None:
+    _make(tmp_path, drained=True)
     file = tmp_path / "agent.db"
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute(f"UPDATE heads SET {changed}")
+        assert connection.execute(f"UPDATE {changed}").rowcount == 1
         connection.commit()
-    with pytest.raises(StartupError, match=r"cannot use what is recorded of web, perhaps by a newer agent: .*; install that agent again"):
+    with pytest.raises(StartupError, match=f"cannot use what is recorded of {why}.*; install that agent again"):
         open_database(file, FakeClock())
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
 
+from boreas_agent.model import Attempts, Checked, Deadline, Drained, Exit, Hold, Turn
 from boreas_agent.store import migrate
 from boreas_agent.store.schema import SCHEMA_REVISION
 from tests.unit.store_harness import BY, opened, sql, submission
@@ -98,3 +100,57 @@ def test_a_database_that_is_a_migration_ahead_is_refused_and_stays_as_it_is_byte
         asyncio.run(scenario())
     assert file.read_bytes() == before
     assert not list(tmp_path.glob("agent.db.*"))
+
+
+DEADLINE = '{"at":1e+22,"delay":3.5,"boot_id":"b"}'
+EXIT = (
+    '{"run":"r1","started_at":null,"exited_at":"2026-11-28T12:00:01.123000Z","code":1,"signal":null,"oom_killed":false,"reason":"bad ü",'
+    '"seconds":2.0,"output_tail":"x\\ny","lost":false,"unhealthy":"","well_seconds":null,"timed_out":false}'
+)
+ATTEMPTS = (
+    f'{{"3":{{"replica":3,"hash":"h","failures":3,"exits":2,"free":true,"restarts":4,"started":true,"not_before":{DEADLINE},"restarted":null,'
+    f'"last_failure":"last","last_exit":{EXIT},"recorded":["r1","r2"],"probed":null,"checked":{{"passed":true,"words":"w",'
+    f'"again":{DEADLINE},"drift":false}},"overdue":"o","turn":{{"upto":"2026-11-28T12:00:01.123000Z","wanted":true,'
+    '"at":"2026-11-28T12:00:01Z","queued":null,"succeeded":false,"failed":"f"}}}'
+)
+HOLD = '{"by":"me","reason":"r","until":"2026-11-28T17:30:01.123000+05:30","seconds":1.5,"expires":2,"boot_id":"b"}'
+DRAINED = '{"by":"me","reason":"","at":"2026-11-28T12:00:01.123000Z"}'
+
+
+def test_attempts_holds_and_drains_are_read_as_the_first_versions_wrote_them(tmp_path):
+    at, deadline = datetime(2026, 11, 28, 12, 0, 1, 123000, tzinfo=UTC), Deadline(1e22, 3.5, "b")
+
+    async def made() -> None:
+        async with opened(tmp_path) as store:
+            await store.apply(submission("web"), BY)
+
+    async def read() -> None:
+        async with opened(tmp_path) as store:
+            assert store.drained == Drained("me", "", at)
+            head = store.heads["web"]
+            assert head.hold == Hold("me", "r", at, 1.5, 2.0, "b")
+            assert head.attempts == {
+                3: Attempts(
+                    replica=3,
+                    hash="h",
+                    failures=3,
+                    exits=2,
+                    free=True,
+                    restarts=4,
+                    started=True,
+                    not_before=deadline,
+                    last_failure="last",
+                    last_exit=Exit("r1", None, at, 1, reason="bad ü", seconds=2.0, output_tail="x\ny"),
+                    recorded=("r1", "r2"),
+                    checked=Checked(passed=True, words="w", again=deadline),
+                    overdue="o",
+                    turn=Turn(at, wanted=True, at=at.replace(microsecond=0), failed="f"),
+                )
+            }
+
+    asyncio.run(made())
+    with closing(sqlite3.connect(tmp_path / "agent.db")) as connection:
+        connection.execute("UPDATE heads SET attempts = ?, hold = ?", (ATTEMPTS, HOLD))
+        connection.execute("INSERT OR REPLACE INTO node VALUES ('drained', ?)", (DRAINED,))
+        connection.commit()
+    asyncio.run(read())
