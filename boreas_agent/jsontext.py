@@ -28,5 +28,5 @@ def canonical(value: object) -> str:
 
 
 def joined(members: Mapping[str, str]) -> str:
-    """An object of members that are text already, by names that need no quoting."""
-    return "{" + ",".join([f'"{name}":{text}' for name, text in members.items()]) + "}"
+    """The canonical text of an object, of members whose own are here already, by names that need no quoting."""
+    return "{" + ",".join([f'"{name}":{text}' for name, text in sorted(members.items())]) + "}"

@@ -45,10 +45,10 @@ class Common(Model):
 
     @cached_property
     def canonical_texts(self) -> Mapping[str, str]:
-        """The fields of the canonical form as JSON, sorted by their names: what every hash and record is put together from."""
-        return {name: jsontext.canonical(value) for name, value in sorted(self.canonical_form.items())}
+        """The fields of the canonical form as JSON, by name: what every hash and record is put together from."""
+        return {name: jsontext.canonical(value) for name, value in self.canonical_form.items()}
 
-    @cached_property
+    @property
     def canonical_text(self) -> str:
         """The canonical form as JSON with sorted keys."""
         return jsontext.joined(self.canonical_texts)
@@ -56,6 +56,6 @@ class Common(Model):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, but the copy does not inherit the canonical form of what it was copied from."""
         copied = super().model_copy(update=update, deep=deep)
-        for made in ("canonical_form", "canonical_texts", "canonical_text"):
+        for made in ("canonical_form", "canonical_texts"):
             copied.__dict__.pop(made, None)
         return copied

@@ -62,7 +62,7 @@ def instance_hash(version: str, pkg: Pkg, generation: int, revision: int) -> str
 def lasting_hash(version: str, pkg: Pkg, generation: int) -> str:
     """Identifies what of a running instance cannot be changed: all that :func:`instance_hash` is made of, but for :func:`contents_hash`."""
     files = jsontext.canonical(without_contents(pkg.canonical_form.get("files", ())))
-    made = jsontext.joined(dict(sorted({**_parts(pkg), "files": files}.items())))
+    made = jsontext.joined({**_parts(pkg), "files": files})
     return _digest(f'{{"generation":{generation},"pkg":{made},"version":{jsontext.quoted(version)}}}')
 
 

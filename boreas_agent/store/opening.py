@@ -143,7 +143,10 @@ def _heads(connection: sqlite3.Connection) -> dict[str, Head]:
 
 
 def _unreadable(what: str, error: Invalid) -> StartupError:
-    return StartupError(f"cannot use what is recorded of {what}, perhaps by a newer agent: {error}; install that agent again")
+    return StartupError(
+        f"cannot use what is recorded of {what}, perhaps by a newer agent: {error}; install that agent again, "
+        "or move agent.db and what begins with its name away: then what runs is adopted, and all else forgotten"
+    )
 
 
 def _gone(connection: sqlite3.Connection) -> Sequence[tuple[str, int]]:
